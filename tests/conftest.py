@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, no network, no caches of the user's, fixed seeds, the roots of the test data."""
+"""What every test stands on: one thread, no network, caches of its own, fixed seeds, the roots of the test data."""
 
 import os
 import shutil
