@@ -1,0 +1,137 @@
+"""What a training run is told: every number that is not the model's own."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from vl_alignment.models.errors import ConfigurationError
+
+__all__ = ["TrainingSettings"]
+
+PRECISIONS = ("no", "bf16", "fp16")
+DEVICES = ("auto", "cpu")
+EPOCH_CAPTIONS = ("one", "all")
+
+
+@dataclass(kw_only=True)
+class TrainingSettings:
+    """Settings of one training run; the defaults are the paper's for SCAN on Flickr30k.
+
+    Args:
+        epochs: Passes over the training data.
+        batch_size: Examples in a batch over all processes together.
+        learning_rate: Adam's, before warm-up and decay.
+        decay_epochs: Numbers of finished epochs after which the learning rate is multiplied by `decay_factor`.
+        decay_factor: See `decay_epochs`.
+        warmup_steps: Optimiser steps in which the learning rate rises linearly to its full value.
+        gradient_clipping: Largest norm of all gradients together; None does not clip.
+        gradient_accumulation_steps: Batches whose gradients are averaged for one optimiser step.
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        device: "auto" takes an accelerator where there is one; "cpu" never does.
+        seed: Of initial weights, order of the data, sampled captions and dropout.
+        epoch_captions: "one" samples one caption an image an epoch; "all" goes through every caption, as the paper.
+        all_negatives_epochs: Epochs at the beginning whose loss sums over all negatives instead of the hardest.
+        evaluate_every: Epochs between validations; the last epoch is always validated.
+        validation_captions: Captions an image in validation; None takes all.
+        evaluation_batch_size: Images, and captions, embedded together when evaluating.
+        checkpoint_every_steps: Optimiser steps between checkpoints; one is also written after every validation.
+        log_every_steps: Optimiser steps between lines of the learning curve.
+        trackers: Names of Accelerate's trackers ("tensorboard", "wandb", ...).
+        num_workers: Processes that prepare batches; 0 prepares them in the training process.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 2e-4
+    decay_epochs: tuple[int, ...] = (15,)
+    decay_factor: float = 0.1
+    warmup_steps: int = 0
+    gradient_clipping: float | None = 2.0
+    gradient_accumulation_steps: int = 1
+    precision: str = "no"
+    device: str = "auto"
+    seed: int = 0
+    epoch_captions: str = "one"
+    all_negatives_epochs: int = 0
+    evaluate_every: int = 1
+    validation_captions: int | None = None
+    evaluation_batch_size: int = 256
+    checkpoint_every_steps: int = 500
+    log_every_steps: int = 10
+    trackers: tuple[str, ...] = ()
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        self.trackers = _as_tuple("trackers", self.trackers)
+        self.decay_epochs = _as_tuple("decay_epochs", self.decay_epochs)
+        for name in _COUNTS:
+            _check_integer(name, getattr(self, name), smallest=1)
+        for name in _COUNTS_FROM_ZERO:
+            _check_integer(name, getattr(self, name), smallest=0)
+        if self.validation_captions is not None:
+            _check_integer("validation_captions", self.validation_captions, smallest=1)
+        for epoch in self.decay_epochs:
+            _check_integer("decay_epochs", epoch, smallest=1)
+        if list(self.decay_epochs) != sorted(set(self.decay_epochs)):
+            raise ConfigurationError(f"decay_epochs={self.decay_epochs} must rise from one number to the next.")
+        _check_positive("learning_rate", self.learning_rate)
+        _check_positive("decay_factor", self.decay_factor)
+        if self.gradient_clipping is not None:
+            _check_positive("gradient_clipping", self.gradient_clipping)
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("device", self.device, DEVICES)
+        _check_choice("epoch_captions", self.epoch_captions, EPOCH_CAPTIONS)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingSettings":
+        """Build settings from a mapping, such as one row of the presets or a run.json.
+
+        Raises:
+            ConfigurationError: A key is no setting, or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigurationError(f"Unknown training settings {unknown}; known are {sorted(known)}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a mapping that JSON can hold and `from_dict` takes back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+_COUNTS = (
+    "epochs",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "evaluate_every",
+    "evaluation_batch_size",
+    "checkpoint_every_steps",
+    "log_every_steps",
+)
+_COUNTS_FROM_ZERO = ("warmup_steps", "seed", "all_negatives_epochs", "num_workers")
+
+
+def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise ConfigurationError(f"{name}={value!r} must be a list.")
+    return tuple(value)
+
+
+def _check_integer(name: str, value: Any, *, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise ConfigurationError(f"{name}={value!r} must be a whole number of at least {smallest}.")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+        raise ConfigurationError(f"{name}={value!r} must be a positive number.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{name}={value!r} must be one of {list(choices)}.")

@@ -1,0 +1,255 @@
+"""The tasks as the training loop sees them: examples, batches, a loss, an evaluation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vl_alignment.data.features import RegionStore
+from vl_alignment.metrics.retrieval import retrieval_metrics, retrieval_ranks
+from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.training.arguments import TrainingSettings
+from vl_alignment.training.batches import Examples
+from vl_alignment.training.retrieval_inputs import CaptionTable, ImageInputs, PixelInputs, RegionInputs
+
+__all__ = ["Evaluation", "Objective", "RetrievalObjective"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics, the same on every process, and one row a test item where they were asked for."""
+
+    metrics: dict[str, float]
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Objective(Protocol):
+    """A task.
+
+    Attributes:
+        task: Its name in the results.
+        selection_metric: The metric of `evaluate` by which the best weights are chosen; higher is better.
+        processor: Saved with the weights; None where there is none.
+    """
+
+    task: str
+    selection_metric: str
+    processor: Any
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise one of the package's errors if this model cannot be trained on this data."""
+
+    def train_dataset(self, epoch: int) -> Examples:
+        """Return the examples of an epoch; an example depends on (seed, epoch, index) alone."""
+        ...
+
+    def collate(self, examples: list[Any]) -> dict[str, Any]:
+        """Return a batch of tensors, and under "ids" a list of names for messages."""
+        ...
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
+        """Return the loss of a batch, a scalar, calling the model once."""
+        ...
+
+    def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
+        """Measure the model on a split, over all processes; predictions are only made when `final`."""
+        ...
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """The pairs (image row, caption row) of one epoch."""
+
+    captions: np.ndarray  # [N] rows of the caption table
+    owner: np.ndarray  # [C]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        caption = int(self.captions[index])
+        return int(self.owner[caption]), caption
+
+
+class RetrievalObjective:
+    """Image-text retrieval with the model's triplet loss.
+
+    An epoch shows every image once with one sampled caption (`epoch_captions="one"`) or every caption once ("all").
+    Nothing here depends on the alignment function, so that all functions see the same batches.
+
+    Args:
+        dataset_dict: Splits "train", "validation", "test" with `image_id`, `captions`, and `image` where no store.
+        tokenizer: As of transformers.
+        settings: Seed, sampling, and how to evaluate.
+        region_store: Features of the images; None trains from pixels.
+        image_processor: Makes `pixel_values`; needed without a store.
+        processor: Saved with the weights.
+        folds: Into how many folds the final evaluation cuts the split (5 for COCO's 1K numbers on 5K images).
+
+    Raises:
+        DataError: A caption has no words, an image no captions or no regions.
+        ConfigurationError: Neither a store nor an image processor is given.
+    """
+
+    task = "retrieval"
+    selection_metric = "rsum"
+
+    def __init__(
+        self,
+        dataset_dict: datasets.DatasetDict,
+        tokenizer: Any,
+        settings: TrainingSettings,
+        *,
+        region_store: RegionStore | None = None,
+        image_processor: Callable[..., Any] | None = None,
+        processor: Any = None,
+        folds: int = 1,
+    ) -> None:
+        self.settings = settings
+        self.processor = processor
+        self.folds = folds
+        self.vocabulary_size = len(tokenizer)
+        self.captions = {name: CaptionTable(split, tokenizer, name) for name, split in dataset_dict.items()}
+        self.images: ImageInputs
+        if region_store is not None:
+            self.images = RegionInputs(dataset_dict, region_store)
+        elif image_processor is not None:
+            self.images = PixelInputs(dataset_dict, image_processor)
+        else:
+            raise ConfigurationError("Images are needed: give a region store, or an image processor for pixels.")
+
+    def check_model(self, model: nn.Module) -> None:
+        """Compare vocabulary and feature sizes, and look through the features once.
+
+        Raises:
+            ConfigurationError: The sizes do not fit.
+            DataError: A split is missing, or features are missing or not finite.
+        """
+        missing = [name for name in ("train", "validation") if name not in self.captions]
+        if missing:
+            raise DataError(f"Training needs the splits {missing}; the data set has {sorted(self.captions)}.")
+        vocabulary = getattr(model.config, "vocab_size", None)
+        if vocabulary is None or vocabulary < self.vocabulary_size:
+            raise ConfigurationError(
+                f"The model's vocab_size={vocabulary} is smaller than the tokenizer's {self.vocabulary_size} words."
+            )
+        self.images.check(model)
+
+    def train_dataset(self, epoch: int) -> CaptionedImages:
+        """Return the pairs of an epoch."""
+        table = self.captions["train"]
+        if self.settings.epoch_captions == "all":
+            return CaptionedImages(np.arange(len(table)), table.owner)
+        return CaptionedImages(table.sampled(self.settings.seed, epoch), table.owner)
+
+    def collate(self, examples: list[tuple[int, int]]) -> dict[str, Any]:
+        """Return the model's arguments for pairs (image row, caption row), and their caption ids as "ids"."""
+        table = self.captions["train"]
+        images, captions = np.array(examples).T
+        batch: dict[str, Any] = {**table.batch(captions), **self.images.batch("train", images)}
+        batch["ids"] = [table.caption_id(caption) for caption in captions]
+        return batch
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
+        """Return the triplet loss, over all negatives in the first `all_negatives_epochs`."""
+        negatives = "all" if epoch < self.settings.all_negatives_epochs else None
+        return model(**batch, return_loss=True, negatives=negatives).loss
+
+    def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
+        """Score all pairs of a split and rank them, each process scoring a share of the images.
+
+        Args:
+            model: Not wrapped for several processes.
+            split: Name of the split.
+            accelerator: Whose processes share the work.
+            final: Takes all captions and makes predictions; otherwise `settings.validation_captions` an image.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        if split not in self.captions:
+            raise DataError(f"There is no split {split!r}; there are {sorted(self.captions)}.")
+        table = self.captions[split]
+        limit = None if final else self.settings.validation_captions
+        rows = np.arange(len(table)) if limit is None else np.flatnonzero(table.number < limit)
+        similarity = self.similarity(model, split, rows, accelerator).numpy()
+        owner = table.owner[rows]
+        metrics = retrieval_metrics(similarity, owner, folds=self.folds if final else 1)
+        if not final or not accelerator.is_main_process:
+            return Evaluation(metrics)
+        return Evaluation(metrics, retrieval_predictions(similarity, table))
+
+    @torch.no_grad()
+    def similarity(self, model: Any, split: str, caption_rows: np.ndarray, accelerator: Accelerator) -> Tensor:
+        """Return the similarity of all images with these captions, float32 [I, C] on the CPU of every process."""
+        training = model.training
+        model.eval()
+        device, size = accelerator.device, self.settings.evaluation_batch_size
+        total = len(self.captions[split].image_ids)
+        share = -(-total // accelerator.num_processes)
+        # Shares of equal size: the last image fills up the last ones, and is cut off after gathering.
+        images = np.arange(share) + share * accelerator.process_index
+        images = np.minimum(images, total - 1)
+        regions = torch.cat(
+            [
+                model.encode_images(**_moved(self.images.batch(split, images[start : start + size]), device))
+                for start in range(0, share, size)
+            ]
+        )  # [share, R, d]
+        table = self.captions[split]
+        result = torch.empty(share, len(caption_rows))
+        by_length = np.argsort(table.lengths[caption_rows], kind="stable")
+        for start in range(0, len(by_length), size):
+            columns = by_length[start : start + size]
+            texts = _moved(table.batch(caption_rows[columns]), device)
+            words = model.encode_texts(**texts)  # [size, L, d]
+            scores = model.similarity(regions, words, word_mask=texts["attention_mask"])
+            result[:, torch.from_numpy(columns)] = scores.float().cpu()
+        model.train(training)
+        if accelerator.num_processes > 1:
+            result = accelerator.gather(result.to(device)).cpu()
+        return result[:total]
+
+
+def retrieval_predictions(similarity: np.ndarray, table: CaptionTable) -> list[dict[str, Any]]:
+    """Return one row for every query of both directions of `similarity` [I, C]; ranks count from 0.
+
+    For sentence retrieval the reference is the image's caption with the highest score, and `caption_length` its words.
+    """
+    ranks = retrieval_ranks(similarity, table.owner)
+    rows: list[dict[str, Any]] = []
+
+    def add(item: str, direction: str, prediction: str, reference: str, rank: int, score: float, caption: int) -> None:
+        rows.append(
+            {
+                "item_id": item,
+                "direction": direction,
+                "prediction": prediction,
+                "reference": reference,
+                "rank": int(rank),
+                "score": float(score),
+                "caption_length": int(table.words[caption]),
+            }
+        )
+
+    for image, image_id in enumerate(table.image_ids):
+        first, last = table.first[image], table.first[image + 1]
+        own = int(first + similarity[image, first:last].argmax())
+        top = int(ranks.sentence_retrieval_top1[image])
+        rank, score = ranks.sentence_retrieval[image], similarity[image, top]
+        add(image_id, "sentence_retrieval", table.caption_id(top), table.caption_id(own), rank, score, own)
+    for caption, owner in enumerate(table.owner):
+        top = int(ranks.image_retrieval_top1[caption])
+        rank, score = ranks.image_retrieval[caption], similarity[top, caption]
+        names = table.image_ids
+        add(table.caption_id(caption), "image_retrieval", names[top], names[owner], rank, score, caption)
+    return rows
+
+
+def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in batch.items()}

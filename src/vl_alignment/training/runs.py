@@ -1,0 +1,350 @@
+"""Where a run keeps its things, and the results of all runs of an output folder.
+
+{output}/{model}-{dataset}-{alignment_function}[-released]-seed{n}/
+  run.json, checkpoints/, model/, history.jsonl, predictions.parquet, results.json (written last)
+{output}/results.jsonl, one line per finished run
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vl_alignment.models.errors import ConfigurationError, ResultsError
+
+__all__ = [
+    "RESULTS_SCHEMA_VERSION",
+    "RunDirectory",
+    "commit",
+    "describe_machine",
+    "load_results",
+    "rebuild_results",
+    "recorded_command",
+    "versions",
+]
+
+RESULTS_SCHEMA_VERSION = 1
+RESULT_FIELDS = (
+    "schema_version",
+    "run_id",
+    "task",
+    "dataset",
+    "model",
+    "alignment_function",
+    "released_layout",
+    "seed",
+    "metrics",
+    "training",
+    "versions",
+    "commit",
+    "command",
+    "started",
+    "finished",
+)
+PACKAGES = ("vl-alignment", "torch", "transformers", "datasets", "accelerate", "evaluate", "numpy")
+
+
+class RunDirectory:
+    """The folder of one run.
+
+    Args:
+        path: Need not exist; nothing is made before something is written.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.run_id = self.path.name
+        self.run_file = self.path / "run.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.history = self.path / "history.jsonl"
+        self.predictions = self.path / "predictions.parquet"
+        self.results = self.path / "results.json"
+
+    @classmethod
+    def named(
+        cls,
+        output: Path | str,
+        *,
+        model: str,
+        dataset: str,
+        alignment_function: str,
+        seed: int,
+        released_layout: bool = False,
+    ) -> "RunDirectory":
+        """Return the run directory of an output folder for these names."""
+        released = "-released" if released_layout else ""
+        parts = [re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in (model, dataset, alignment_function)]
+        return cls(Path(output) / f"{'-'.join(parts)}{released}-seed{seed}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has results that can be read."""
+        if not self.results.exists():
+            return False
+        try:
+            read_result(self.results)
+        except ResultsError as error:
+            if "newer" in str(error):
+                raise
+            warnings.warn(f"{error} The run is not taken as finished.", stacklevel=2)
+            return False
+        return True
+
+    def check_writable(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigurationError: It cannot be made or written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                f"The output folder {self.path} cannot be written ({error.strerror}); choose another with --output."
+            ) from error
+        previous = self.path / ".previous-model"
+        if previous.exists() and not self.model.exists():  # stopped in the middle of save_model
+            previous.rename(self.model)
+
+    def write_run(self, description: Mapping[str, Any]) -> None:
+        """Write run.json: everything needed to start the run again."""
+        write_json(self.run_file, {"schema_version": RESULTS_SCHEMA_VERSION, "run_id": self.run_id, **description})
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Return run.json, or None where there is none.
+
+        Raises:
+            ResultsError: It cannot be read.
+        """
+        if not self.run_file.exists():
+            return None
+        try:
+            return json.loads(self.run_file.read_text())
+        except (OSError, ValueError) as error:
+            raise ResultsError(f"Cannot be read ({error}); remove the run's folder.", path=self.run_file) from error
+
+    def save_model(self, model: Any, processor: Any = None) -> None:
+        """Replace `model/` by these weights (and processor) in one step."""
+        writing, previous = self.path / ".writing-model", self.path / ".previous-model"
+        for leftover in (writing, previous):
+            shutil.rmtree(leftover, ignore_errors=True)
+        model.save_pretrained(writing)
+        if processor is not None:
+            processor.save_pretrained(writing)
+        if self.model.exists():
+            self.model.rename(previous)
+        writing.rename(self.model)
+        shutil.rmtree(previous, ignore_errors=True)
+
+    def write_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write predictions.parquet, one row per test item."""
+        import pyarrow
+        import pyarrow.parquet
+
+        writing = self.predictions.with_suffix(".writing")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), writing)
+        os.replace(writing, self.predictions)
+
+    def write_results(self, result: Mapping[str, Any]) -> None:
+        """Write results.json, the sign that the run is finished.
+
+        Raises:
+            ResultsError: A field of the schema is missing.
+        """
+        result = {"schema_version": RESULTS_SCHEMA_VERSION, "run_id": self.run_id, **result}
+        missing = [name for name in RESULT_FIELDS if name not in result]
+        if missing:
+            raise ResultsError(f"The fields {missing} are missing.", path=self.results)
+        write_json(self.results, {name: result[name] for name in RESULT_FIELDS} | result)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that is never seen half written."""
+    writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        with writing.open("w") as stream:
+            json.dump(value, stream, indent=2)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read one results.json.
+
+    Raises:
+        ResultsError: It is damaged, incomplete, or of a newer version.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"Cannot be read ({error}).", path=path) from error
+    return _checked(text, path)
+
+
+def load_results(output: Path | str, *, strict: bool = False) -> list[dict[str, Any]]:
+    """Return the results of all finished runs of an output folder, sorted by run_id.
+
+    Lines of `results.jsonl` count too where the run's own folder is not there, as in committed results.
+
+    Args:
+        output: The folder, or one `.jsonl` file.
+        strict: Whether a damaged file or line is an error; otherwise it is left where it is, with a warning.
+
+    Raises:
+        ResultsError: There is no such folder, results of a newer version, or (strict) damaged ones.
+    """
+    output = Path(output)
+    if not output.exists():
+        raise ResultsError("There is no such results folder or file.", path=output)
+    results: dict[str, dict[str, Any]] = {}
+    lines = output if output.is_file() else output / "results.jsonl"
+    damaged: list[ResultsError] = []
+    if lines.exists():
+        for number, line in enumerate(lines.read_text(errors="replace").splitlines(), start=1):
+            if line.strip():
+                _collect(lambda line=line, number=number: _checked(line, f"{lines}:{number}"), results, damaged)
+    if output.is_dir():
+        for file in sorted(output.glob("*/results.json")):
+            _collect(lambda file=file: read_result(file), results, damaged)
+    for error in damaged:
+        if strict:
+            raise error
+        warnings.warn(f"{error} It is left out.", stacklevel=2)
+    return [results[run_id] for run_id in sorted(results)]
+
+
+def rebuild_results(output: Path | str) -> Path:
+    """Write `results.jsonl` anew from the runs; a damaged old one is kept as `results.jsonl.damaged`.
+
+    Raises:
+        ResultsError: As in `load_results`.
+    """
+    output = Path(output)
+    file = output / "results.jsonl"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = load_results(output)
+    for warning in caught:
+        warnings.warn(warning.message, stacklevel=2)
+    if any(str(file) in str(warning.message) for warning in caught):
+        shutil.copyfile(file, file.with_suffix(".jsonl.damaged"))
+    writing = file.with_name(f".{file.name}.{os.getpid()}.writing")
+    writing.write_text("".join(json.dumps(result) + "\n" for result in results))
+    os.replace(writing, file)
+    return file
+
+
+def _collect(read: Any, results: dict[str, dict[str, Any]], damaged: list[ResultsError]) -> None:
+    try:
+        result = read()
+    except ResultsError as error:
+        if "newer" in str(error):
+            raise
+        damaged.append(error)
+    else:
+        results[result["run_id"]] = result
+
+
+def _checked(text: str, path: object) -> dict[str, Any]:
+    try:
+        result = json.loads(text)
+    except ValueError as error:
+        raise ResultsError(f"Damaged: {error}.", path=path) from error
+    if not isinstance(result, dict) or not isinstance(result.get("schema_version"), int):
+        raise ResultsError("Damaged: not a result with a schema_version.", path=path)
+    if result["schema_version"] > RESULTS_SCHEMA_VERSION:
+        raise ResultsError(
+            f"Written by a newer version of vl-alignment (schema {result['schema_version']}, "
+            f"this one reads {RESULTS_SCHEMA_VERSION}); update vl-alignment.",
+            path=path,
+        )
+    missing = [name for name in RESULT_FIELDS if name not in result]
+    if missing:
+        raise ResultsError(f"Damaged: without {missing}.", path=path)
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout this package runs from, `-dirty` where it was changed; None if installed."""
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        call = ["git", "-C", str(package), *arguments]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parents[1]:
+            return None  # an environment inside some other repository
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def recorded_command(arguments: Iterable[str] | None = None) -> str:
+    """Return the command as given, with the program's name alone and folders below the working or home folder short."""
+    given = list(sys.argv if arguments is None else arguments)
+    if not given:
+        return ""
+    shortened = [Path(given[0]).name]
+    for argument in given[1:]:
+        for folder, short in ((f"{Path.cwd()}{os.sep}", ""), (str(Path.home()), "~")):
+            if len(folder) > 1:
+                argument = argument.replace(folder, short)
+        shortened.append(argument)
+    return " ".join(part if part.startswith("~") and " " not in part else shlex.quote(part) for part in shortened)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores, memory and accelerators, without names of hosts or users."""
+    import torch
+
+    machine: dict[str, Any] = {
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        machine["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    if torch.cuda.is_available():
+        machine["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return machine
+
+
+def _processor_name() -> str:
+    import platform
+
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

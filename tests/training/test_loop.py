@@ -1,0 +1,216 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training.tiny import SIZE, TinyModel, TinyObjective, history, tiny_settings, weights
+
+from vl_alignment.models.errors import CheckpointError, ConfigurationError
+from vl_alignment.training.interruption import TrainingInterrupted
+from vl_alignment.training.loop import NonFiniteLossError, learning_rate_factor, train
+from vl_alignment.training.runs import RunDirectory
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+def die():
+    raise Killed
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def uninterrupted(tmp_path):
+    settings = tiny_settings()
+    run, model = RunDirectory(tmp_path / "whole"), TinyModel()
+    summary = train(model, TinyObjective(settings), settings, run)
+    return run, model, summary
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(uninterrupted):
+    run, model, summary = uninterrupted
+    assert (summary.steps, summary.epochs, summary.device) == (3 * SIZE // 8, 3, "cpu")
+    scores = [row["validation"]["score"] for row in history(run) if "validation" in row]
+    assert scores[-1] > scores[0] and summary.best_metric == max(scores)
+    best = TinyModel()
+    best.load_state_dict(weights(run.model))
+    assert TinyObjective(tiny_settings()).evaluate(best, "validation", None).metrics["score"] == max(scores)
+
+
+@pytest.mark.parametrize("call", [1, 4, 5, 7, 10, 15])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted, call):
+    run_whole, model_whole, summary_whole = uninterrupted
+    settings = tiny_settings()
+    run, objective = RunDirectory(tmp_path / "stopped"), TinyObjective(settings)
+    objective.before_loss = {call: lambda: os.kill(os.getpid(), signal.SIGINT)}
+    with pytest.raises(TrainingInterrupted, match="same command"):
+        train(TinyModel(), objective, settings, run)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    model = TinyModel(seed=5)  # its weights must come from the checkpoint
+    summary = train(model, TinyObjective(settings), settings, run)
+    assert equal(model.state_dict(), model_whole.state_dict())
+    assert equal(weights(run.model), weights(run_whole.model))
+    assert history(run) == history(run_whole)
+    assert (summary.best_metric, summary.best_step) == (summary_whole.best_metric, summary_whole.best_step)
+
+
+@pytest.mark.parametrize(("call", "repeated"), [(6, 2), (9, 1), (14, 2)])
+def test_killed_run_goes_on_from_the_last_periodic_checkpoint(tmp_path, uninterrupted, call, repeated):
+    _, model_whole, _ = uninterrupted
+    settings = tiny_settings(checkpoint_every_steps=4)
+    run, objective = RunDirectory(tmp_path / "killed"), TinyObjective(settings)
+    objective.before_loss = {call: die}
+    with pytest.raises(Killed):
+        train(TinyModel(), objective, settings, run)
+    model, objective = TinyModel(seed=5), TinyObjective(settings)
+    train(model, objective, settings, run)
+    assert equal(model.state_dict(), model_whole.state_dict())
+    assert objective.calls < 15
+
+
+def test_damaged_and_half_written_checkpoints_are_skipped_with_a_warning(tmp_path, uninterrupted):
+    _, model_whole, _ = uninterrupted
+    settings = tiny_settings(checkpoint_every_steps=2)
+    run, objective = RunDirectory(tmp_path / "damaged"), TinyObjective(settings)
+    objective.before_loss = {10: die}
+    with pytest.raises(Killed):
+        train(TinyModel(), objective, settings, run)
+    older, newest = sorted(run.checkpoints.iterdir())
+    file = newest / "optimizer.bin"
+    file.write_bytes(file.read_bytes()[:-20])
+    (run.checkpoints / ".writing-epoch-0009-step-00000099").mkdir()
+    (run.checkpoints / "epoch-0009-step-00000099").mkdir()
+    model = TinyModel(seed=5)
+    with pytest.warns(UserWarning, match="damaged"):
+        train(model, TinyObjective(settings), settings, run)
+    assert equal(model.state_dict(), model_whole.state_dict())
+    assert not list(run.checkpoints.glob(".writing-*"))
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path, uninterrupted):
+    run, *_ = uninterrupted
+    other = TinyModel()
+    other.linear = torch.nn.Linear(3, 2)
+    with pytest.raises(CheckpointError, match="another model"):
+        train(other, TinyObjective(tiny_settings()), tiny_settings(), run)
+
+
+def test_other_settings_in_the_same_folder_are_refused(uninterrupted):
+    run, *_ = uninterrupted
+    settings = tiny_settings(learning_rate=0.1)
+    with pytest.raises(ConfigurationError, match=r"learning_rate 0.05 -> 0.1"):
+        train(TinyModel(), TinyObjective(settings), settings, run)
+
+
+def test_finished_training_is_not_repeated(uninterrupted):
+    run, model, summary = uninterrupted
+    objective = TinyObjective(tiny_settings())
+    again = train(TinyModel(seed=5), objective, tiny_settings(), run)
+    assert objective.calls == 0 and again.steps == summary.steps
+
+
+def test_only_two_checkpoints_are_kept_while_training_and_one_after(tmp_path, uninterrupted):
+    settings = tiny_settings(checkpoint_every_steps=1)
+    run, objective = RunDirectory(tmp_path / "kept"), TinyObjective(settings)
+    objective.before_loss = {9: die}
+    with pytest.raises(Killed):
+        train(TinyModel(), objective, settings, run)
+    assert len(list(run.checkpoints.iterdir())) == 2
+    assert len(list(uninterrupted[0].checkpoints.iterdir())) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path, value):
+    settings = tiny_settings(checkpoint_every_steps=2)
+    run, objective = RunDirectory(tmp_path / "nan"), TinyObjective(settings)
+    objective.before_loss = {8: lambda: value}
+    with pytest.raises(NonFiniteLossError, match=r"loss is not finite at step 8 of epoch 2.*row-\d+"):
+        train(TinyModel(), objective, settings, run)
+    objective = TinyObjective(settings)
+    train(TinyModel(), objective, settings, run)
+    assert objective.calls == 15 - 6
+
+
+def test_unwritable_output_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    objective = TinyObjective(tiny_settings())
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        train(TinyModel(), objective, tiny_settings(), RunDirectory(tmp_path / "file" / "run"))
+    assert objective.calls == 0
+
+
+def test_accumulated_small_batches_equal_a_large_batch(tmp_path):
+    large, small = tiny_settings(), tiny_settings(batch_size=4, gradient_accumulation_steps=2)
+    models = []
+    for name, settings in [("large", large), ("small", small)]:
+        model = TinyModel(dropout=0.0)
+        summary = train(model, TinyObjective(settings), settings, RunDirectory(tmp_path / name))
+        assert summary.steps == 15
+        models.append(model.state_dict())
+    for key in models[0]:
+        torch.testing.assert_close(models[0][key], models[1][key], rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_autocast_trains_and_does_not_leak_into_the_next_run(tmp_path):
+    settings = tiny_settings(precision="bf16")
+    summary = train(TinyModel(), TinyObjective(settings), settings, RunDirectory(tmp_path / "bf16"))
+    assert summary.precision == "bf16" and summary.best_metric > -3
+    model = TinyModel()
+    train(model, TinyObjective(tiny_settings()), tiny_settings(), RunDirectory(tmp_path / "full"))
+    assert model(torch.ones(2, 3)).dtype == torch.float32
+
+
+def test_precision_that_the_device_lacks_is_a_configuration_error(tmp_path):
+    settings = tiny_settings(precision="fp16")
+    with pytest.raises(ConfigurationError, match="fp16"):
+        train(TinyModel(), TinyObjective(settings), settings, RunDirectory(tmp_path / "fp16"))
+
+
+def test_learning_rate_warms_up_and_decays_after_the_named_epochs():
+    settings = tiny_settings(warmup_steps=4, decay_epochs=(2, 3), decay_factor=0.1)
+    factors = [learning_rate_factor(settings, 5, step) for step in (0, 1, 3, 4, 9, 10, 14, 15)]
+    assert factors == pytest.approx([0.25, 0.5, 1.0, 1.0, 1.0, 0.1, 0.1, 0.01])
+
+
+def test_history_shows_the_decayed_learning_rate(uninterrupted):
+    rates = {row["step"]: row["learning_rate"] for row in history(uninterrupted[0]) if "learning_rate" in row}
+    assert rates[8] == pytest.approx(0.05) and rates[12] == pytest.approx(0.005)
+
+
+def test_terminated_process_leaves_a_loadable_checkpoint(tmp_path):
+    script = """
+import sys, time
+from training.tiny import TinyModel, TinyObjective, tiny_settings
+from vl_alignment.training.interruption import TrainingInterrupted
+from vl_alignment.training.loop import train
+from vl_alignment.training.runs import RunDirectory
+settings = tiny_settings(epochs=3)
+objective = TinyObjective(settings)
+objective.before_loss = {call: lambda: time.sleep(0.05) for call in range(7, 1000)}
+print("started", flush=True)
+try:
+    train(TinyModel(), objective, settings, RunDirectory(sys.argv[1]))
+except TrainingInterrupted:
+    sys.exit(130)
+"""
+    folder = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment)
+    deadline = time.monotonic() + 50
+    while not list(folder.glob("checkpoints/epoch-0001-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 130
+    settings = tiny_settings()
+    objective = TinyObjective(settings)
+    assert train(TinyModel(seed=5), objective, settings, RunDirectory(folder)).steps == 15
+    assert 0 < objective.calls <= 10
