@@ -1,0 +1,126 @@
+"""Reading published pickles and `.pth` files without running what is in them.
+
+A pickle is a program: an ordinary load of a downloaded file can do anything its author wished. These readers rebuild
+plain containers, strings, numbers, NumPy arrays and `argparse.Namespace`, and refuse everything else by name.
+"""
+
+import argparse
+import collections
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import _reconstruct, scalar
+
+from vl_alignment.models.errors import DataError
+
+__all__ = ["load_restricted", "load_tensors"]
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    """Return what a pickle may name, made anew for each file.
+
+    A pickle can also assign attributes to what it names. So the entries written in Python are private copies: a file
+    that tries it spoils only its own. (Types written in C refuse such assignments by themselves.)
+    """
+
+    def encode(text: str, encoding: str = "latin1") -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError(f"the encoding {encoding!r} is not allowed in a pickle")
+        return text.encode("latin1")
+
+    def from_buffer(buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
+
+    allowed: dict[tuple[str, str], Any] = {
+        ("argparse", "Namespace"): type("Namespace", (argparse.Namespace,), {}),
+        ("collections", "Counter"): type("Counter", (collections.Counter,), {}),
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("_codecs", "encode"): encode,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+    for kind in (set, frozenset, complex, list, dict, tuple):
+        for module in ("builtins", "__builtin__"):
+            allowed[module, kind.__name__] = kind
+    # NumPy moved these functions from numpy.core to numpy._core; files of either age are met.
+    for package in ("numpy.core", "numpy._core"):
+        allowed[f"{package}.multiarray", "_reconstruct"] = _reconstruct
+        allowed[f"{package}.multiarray", "scalar"] = scalar
+        allowed[f"{package}.numeric", "_frombuffer"] = from_buffer
+    return allowed
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """An unpickler whose globals come from the list above and from nowhere else."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.allowed = _allowed_globals()
+        self.refused: str | None = None
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the allowed object called `module.name`."""
+        try:
+            return self.allowed[module, name]
+        except KeyError:
+            self.refused = f"{module}.{name}"
+            raise pickle.UnpicklingError(f"{self.refused} is not allowed") from None
+
+
+def load_restricted(path: str | Path, *, encoding: str = "latin1") -> Any:
+    """Read a pickle that holds plain data.
+
+    Args:
+        path: The file.
+        encoding: How byte strings of Python 2 become text; "latin1" is what NumPy arrays of that age need.
+
+    Raises:
+        DataError: The file is missing, damaged, or names anything beyond plain containers, strings, numbers, NumPy
+            arrays and `argparse.Namespace`; the name is in the message, and nothing of it has run.
+    """
+
+    def read() -> Any:
+        with open(path, "rb") as file:
+            unpickler = _RestrictedUnpickler(file, encoding=encoding)
+            try:
+                return unpickler.load()
+            except Exception as error:
+                if unpickler.refused is None:
+                    raise
+                raise DataError(
+                    f"the pickle asks for {unpickler.refused}, which is not plain data: refused, nothing ran. "
+                    "If you trust the file, convert it to JSON or NumPy elsewhere",
+                    path=path,
+                ) from error
+
+    return _reading(path, "pickle", read)
+
+
+def load_tensors(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
+    """Read a `.pth` or `.pt` file of tensors and plain containers with torch's own restricted loader.
+
+    Raises:
+        DataError: The file is missing, damaged, or holds more than tensors and plain containers.
+    """
+    return _reading(path, "torch file", lambda: torch.load(path, map_location=map_location, weights_only=True))
+
+
+def _reading(path: str | Path, kind: str, read: Callable[[], Any]) -> Any:
+    """Run `read`, turning whatever a missing, damaged or hostile file raises into a `DataError`."""
+    try:
+        return read()
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"there is no such {kind}", path=path) from error
+    except Exception as error:  # damaged pickles raise almost anything: EOFError, KeyError, TypeError, MemoryError ...
+        raise DataError(f"this {kind} cannot be read ({_first_line(error)})", path=path) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
