@@ -120,7 +120,13 @@ def test_console_script_is_callable() -> None:
 def test_every_data_file_is_shipped() -> None:
     setuptools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     shipped = {path for pattern in setuptools["package-data"]["vl_alignment"] for path in PACKAGE.glob(pattern)}
-    present = {path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    # Caches of tools (__pycache__, .mypy_cache) are no part of the package.
+    caches = re.compile(r"__pycache__|\..*")
+    present = {
+        path
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and not any(caches.fullmatch(part) for part in path.relative_to(PACKAGE).parts)
+    }
 
     assert PACKAGE / "py.typed" in shipped
     assert sorted(present - shipped - set(FILES)) == []
