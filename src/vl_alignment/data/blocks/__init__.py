@@ -1,0 +1,30 @@
+"""The built-in procedural world: scenes of simple solids with pictures, boxes, masks, relations and captions.
+
+It needs no download. Scene, picture and language are separate: `scene` places objects, `rendering` draws them,
+`captions` talks about them, `builder` makes the data set and `export` writes it ready for the Hub.
+"""
+
+from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, BlocksConfig, load_blocks
+from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions
+from vl_alignment.data.blocks.rendering import render_scene
+from vl_alignment.data.blocks.scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, Scene, SceneObject, make_scene
+
+__all__ = [
+    "COLORS",
+    "CONTENT_VERSION",
+    "MATERIALS",
+    "RELATIONS",
+    "SHAPES",
+    "SIZES",
+    "BlocksBuilder",
+    "BlocksConfig",
+    "Caption",
+    "Mention",
+    "Scene",
+    "SceneObject",
+    "caption_holds",
+    "load_blocks",
+    "make_captions",
+    "make_scene",
+    "render_scene",
+]

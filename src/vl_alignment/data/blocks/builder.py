@@ -1,0 +1,192 @@
+"""The blocks world as a `datasets` builder: train, validation and test, made on first use and cached.
+
+dataset = load_blocks(train=2000, image_size=96)
+stream = BlocksBuilder(train=10**6).as_streaming_dataset("train")
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from vl_alignment.data.blocks.captions import make_captions
+from vl_alignment.data.blocks.rendering import check_image_size, render_scene
+from vl_alignment.data.blocks.scene import SPLITS, check_scene_settings, make_scene
+from vl_alignment.models.errors import ConfigurationError
+
+__all__ = ["CONTENT_VERSION", "BlocksBuilder", "BlocksConfig", "load_blocks", "make_record"]
+
+CONTENT_VERSION = "1.0.0"
+"""Raise this whenever a scene, a picture or a caption of some seed changes: caches of older versions are then left."""
+
+_DESCRIPTION = "Rendered scenes of blocks, balls, cylinders and cones with five captions each, boxes, masks, relations."
+_CHUNK = 250
+_FASTEST_COMPRESSION = 1
+
+
+@dataclass
+class BlocksConfig(datasets.BuilderConfig):
+    """What to make.
+
+    Args:
+        train: Scenes of the training split; a split of none is left out.
+        validation: Scenes of the validation split.
+        test: Scenes of the test split.
+        seed: Seed of all scenes.
+        image_size: Side of the pictures in pixels.
+        minimum_objects: Fewest objects of a scene.
+        maximum_objects: Most objects of a scene.
+    """
+
+    train: int = 2000
+    validation: int = 200
+    test: int = 200
+    seed: int = 0
+    image_size: int = 96
+    minimum_objects: int = 3
+    maximum_objects: int = 10
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Scenes by split."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
+        """The folder's name in the cache: every setting, given or by default, so that no two configs share one."""
+        counts = "-".join(f"{split}{size}" for split, size in self.sizes.items())
+        objects = f"{self.minimum_objects}to{self.maximum_objects}objects"
+        identifier = f"{self.name}-{counts}-seed{self.seed}-{self.image_size}px-{objects}"
+        if custom_features is not None:
+            identifier += f"-{datasets.fingerprint.Hasher.hash(custom_features)}"
+        return identifier
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
+        check_scene_settings(self.seed, self.minimum_objects, self.maximum_objects)
+        check_image_size(self.image_size)
+        if min(self.sizes.values()) < 0 or not any(self.sizes.values()):
+            raise ConfigurationError(f"The splits' sizes are {self.sizes}: need at least one scene and none negative.")
+
+
+class BlocksBuilder(datasets.GeneratorBasedBuilder):
+    """Makes the blocks world; takes the fields of `BlocksConfig` as keywords.
+
+    Use `download_and_prepare()` and `as_dataset()`, `as_streaming_dataset(split)`, or `load_blocks`.
+    """
+
+    BUILDER_CONFIG_CLASS = BlocksConfig
+    VERSION = datasets.Version(CONTENT_VERSION)
+
+    def __init__(self, *args: Any, dataset_name: str = "blocks", **kwargs: Any) -> None:
+        super().__init__(*args, dataset_name=dataset_name, **kwargs)
+        self.config.check()
+
+    def _info(self) -> datasets.DatasetInfo:
+        features = datasets.Features(
+            {
+                "image_id": datasets.Value("string"),
+                "image": datasets.Image(),
+                "captions": datasets.List(datasets.Value("string")),
+                "scene": datasets.Value("string"),
+                "masks": datasets.Image(),
+            }
+        )
+        return datasets.DatasetInfo(description=_DESCRIPTION, features=features, license="apache-2.0")
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        # A list is what datasets divides among processes and among the workers of a streaming loader.
+        return [
+            datasets.SplitGenerator(
+                name=split,
+                gen_kwargs={
+                    "split": split,
+                    "chunks": [(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK)],
+                },
+            )
+            for split, size in self.config.sizes.items()
+            if size
+        ]
+
+    def _generate_examples(self, split: str, chunks: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for start, stop in chunks:
+            for index in range(start, stop):
+                record = make_record(self.config, split, index)
+                yield record["image_id"], record
+
+
+def make_record(config: BlocksConfig, split: str, index: int) -> dict[str, Any]:
+    """One record, the pictures as PNG: image_id, image, captions, scene (JSON), masks (0 background, i object i)."""
+    scene = make_scene(
+        config.seed,
+        split,
+        index,
+        minimum_objects=config.minimum_objects,
+        maximum_objects=config.maximum_objects,
+    )
+    picture, mask = render_scene(scene, config.image_size)
+    return {
+        "image_id": scene.image_id,
+        "image": {"bytes": _png(picture), "path": f"{scene.image_id}.png"},
+        "captions": [caption.text for caption in make_captions(scene)],
+        "scene": scene.to_json(),
+        "masks": {"bytes": _png(mask), "path": f"{scene.image_id}-masks.png"},
+    }
+
+
+def load_blocks(
+    *,
+    train: int = 2000,
+    validation: int = 200,
+    test: int = 200,
+    seed: int = 0,
+    image_size: int = 96,
+    cache_dir: str | Path | None = None,
+    minimum_objects: int = 3,
+    maximum_objects: int = 10,
+    num_proc: int | None = None,
+) -> datasets.DatasetDict:
+    """Make the blocks world, or take it from the cache.
+
+    Args:
+        train: Scenes of the training split; a split of none is left out.
+        validation: Scenes of the validation split.
+        test: Scenes of the test split.
+        seed: Seed of all scenes.
+        image_size: Side of the pictures in pixels, 32 to 256.
+        cache_dir: Where to keep it; by default `$VL_ALIGNMENT_CACHE/datasets`, else the cache of `datasets`.
+        minimum_objects: Fewest objects of a scene.
+        maximum_objects: Most objects of a scene.
+        num_proc: Processes that make it.
+
+    Returns:
+        A `DatasetDict` with columns image_id, image, captions, scene and masks.
+
+    Raises:
+        ConfigurationError: A setting is out of range.
+    """
+    if cache_dir is None and os.environ.get("VL_ALIGNMENT_CACHE"):
+        cache_dir = Path(os.environ["VL_ALIGNMENT_CACHE"]) / "datasets"
+    builder = BlocksBuilder(
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        train=train,
+        validation=validation,
+        test=test,
+        seed=seed,
+        image_size=image_size,
+        minimum_objects=minimum_objects,
+        maximum_objects=maximum_objects,
+    )
+    builder.download_and_prepare(num_proc=num_proc)
+    return builder.as_dataset()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=_FASTEST_COMPRESSION)
+    return buffer.getvalue()
