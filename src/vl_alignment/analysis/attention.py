@@ -1,0 +1,190 @@
+"""Alignment as one picture: what every query looks at, for all models in one shape.
+
+attentions of a model --(its builder)--> AlignmentMap --draw_alignment--> Figure --alignment_png--> bytes
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..models.errors import ConfigurationError, DataError
+
+__all__ = ["AlignmentMap", "MapSide", "scan_alignment_map", "scan_alignment_maps"]
+
+Array: TypeAlias = np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class MapSide:
+    """What the rows or the columns of an alignment are: words, boxes of a picture, or the cells of a grid over it.
+
+    Attributes:
+        labels: One string each.
+        boxes: [n, 4] as [x0, y0, x1, y1] in [0, 1] of the picture's width and height.
+        grid: (rows, columns) of equal cells that cover the picture, counted line by line.
+    """
+
+    labels: tuple[str, ...] | None = None
+    boxes: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(part is not None for part in (self.labels, self.boxes, self.grid)) != 1:
+            raise ConfigurationError(
+                "a side of an alignment map is described by labels, boxes or a grid: give just one"
+            )
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
+        if self.boxes is not None:
+            boxes = to_numpy(self.boxes)
+            if boxes.ndim != 2 or boxes.shape[1] != 4:
+                raise DataError(f"boxes must have the shape [n, 4], got {boxes.shape}")
+            if not (np.isfinite(boxes).all() and boxes.min() >= -1e-3 and boxes.max() <= 1 + 1e-3):
+                raise DataError("boxes must be fractions of the picture's width and height, in [0, 1]")
+            object.__setattr__(self, "boxes", boxes)
+
+    @property
+    def size(self) -> int:
+        """How many rows or columns this side has."""
+        if self.grid is not None:
+            return self.grid[0] * self.grid[1]
+        return len(self.labels if self.labels is not None else self.boxes)  # type: ignore[arg-type]
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether this side lies on the picture."""
+        return self.labels is None
+
+    def rectangles(self) -> np.ndarray:
+        """Give the boxes [n, 4], those of the cells for a grid."""
+        if self.boxes is not None:
+            return self.boxes
+        if self.grid is None:
+            raise ConfigurationError("labels have no place on the picture")
+        rows, columns = self.grid
+        y, x = np.mgrid[:rows, :columns].reshape(2, -1)
+        return np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)
+
+
+@dataclass(frozen=True)
+class AlignmentMap:
+    """One alignment without padding: `weights` [queries, keys], and what its two sides are.
+
+    Attributes:
+        weights: Float64 [queries, keys]; every row sums to one.
+        queries: What the rows are.
+        keys: What the columns are.
+        picture: What boxes and grids lie on.
+        tolerance: How far the sum of a row may be from one; half precision needs about 0.01.
+
+    Raises:
+        DataError: The sides do not fit the weights, or a row is no distribution.
+    """
+
+    weights: np.ndarray
+    queries: MapSide
+    keys: MapSide
+    picture: Image.Image | None = None
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        weights = to_numpy(self.weights).astype(np.float64)
+        object.__setattr__(self, "weights", weights)
+        expected = (self.queries.size, self.keys.size)
+        if weights.shape != expected or 0 in expected:
+            raise DataError(f"weights of shape {weights.shape} do not fit {expected[0]} queries and {expected[1]} keys")
+        if not np.isfinite(weights).all() or weights.min() < -self.tolerance:
+            raise DataError("attention weights must be finite and not negative; look for NaN features")
+        sums = weights.sum(axis=1)
+        worst = int(np.abs(sums - 1).argmax())
+        if abs(sums[worst] - 1) > self.tolerance:
+            raise DataError(
+                f"the attention weights of query {worst} sum to {sums[worst]:.4f}, not to one; give them after the "
+                "softmax, [queries, keys], with the padding named"
+            )
+
+
+def scan_alignment_map(
+    attention: Array,
+    words: Sequence[str],
+    boxes: Array | None = None,
+    picture: Image.Image | None = None,
+    *,
+    grid: tuple[int, int] | None = None,
+    region_mask: Array | None = None,
+    direction: str = "t2i",
+    tolerance: float = 1e-3,
+) -> AlignmentMap:
+    """Describe one image-caption pair of SCAN, with the padding removed.
+
+    Args:
+        attention: Query-major, after the softmax: [L, R] for "t2i", [R, L] for "i2t"; L may exceed the words.
+        words: The caption's tokens, without padding.
+        boxes: [R, 4] in [0, 1]; or give `grid`.
+        picture: The image that the boxes lie on.
+        grid: (rows, columns) of the regions where they are the cells of a feature map.
+        region_mask: [R], true where a region is not padding.
+        direction: "t2i": words look at regions; "i2t": regions look at words.
+        tolerance: As in `AlignmentMap`.
+
+    Raises:
+        ConfigurationError: An unknown direction, or neither or both of boxes and grid.
+        DataError: The sizes do not fit, or a row does not sum to one.
+    """
+    if direction not in ("t2i", "i2t"):
+        raise ConfigurationError(f"direction must be 't2i' or 'i2t', got {direction!r}")
+    weights = to_numpy(attention)
+    if weights.ndim != 2:
+        raise DataError(f"the attention of one pair is a matrix, got shape {weights.shape}")
+    weights = weights if direction == "t2i" else weights.T  # [L, R]
+    if len(words) > len(weights):
+        raise DataError(f"{len(words)} words but attention for {len(weights)} only")
+    weights = weights[: len(words)]
+    boxes = None if boxes is None else to_numpy(boxes)
+    if region_mask is not None:
+        kept = to_numpy(region_mask).astype(bool)
+        if kept.shape != (weights.shape[1],):
+            raise DataError(f"a region mask of shape {kept.shape} does not fit {weights.shape[1]} regions")
+        weights = weights[:, kept]
+        boxes = None if boxes is None else boxes[kept]
+    word_side, region_side = MapSide(labels=tuple(words)), MapSide(boxes=boxes, grid=grid)
+    if direction == "t2i":
+        return AlignmentMap(weights, word_side, region_side, picture, tolerance)
+    return AlignmentMap(weights.T, region_side, word_side, picture, tolerance)
+
+
+def scan_alignment_maps(
+    attentions: Array,
+    words: Sequence[Sequence[str]],
+    boxes: Array | Sequence[Array] | None = None,
+    pictures: Sequence[Image.Image | None] | None = None,
+    *,
+    region_mask: Array | None = None,
+    **options: Any,
+) -> list[AlignmentMap]:
+    """Describe a batch of pairs: `attentions` [B, L, R], `boxes` [B, R, 4]; the rest as in `scan_alignment_map`."""
+    if len(attentions) != len(words):
+        raise DataError(f"attention of {len(attentions)} pairs, but words of {len(words)}")
+    return [
+        scan_alignment_map(
+            attentions[pair],
+            words[pair],
+            None if boxes is None else boxes[pair],
+            None if pictures is None else pictures[pair],
+            region_mask=None if region_mask is None else region_mask[pair],
+            **options,
+        )
+        for pair in range(len(words))
+    ]
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Take an array, a list or a tensor of any device and float type to NumPy."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    return np.asarray(array)

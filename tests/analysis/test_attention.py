@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from vl_alignment.analysis.attention import AlignmentMap, MapSide, scan_alignment_map, scan_alignment_maps
+from vl_alignment.models.errors import ConfigurationError, DataError
+
+WORDS = ["a", "red", "ball"]
+ATTENTION = np.array([[0.25, 0.25, 0.25, 0.25], [0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])
+BOXES = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]])
+
+
+def test_boxes_of_a_grid_line_by_line():
+    assert np.array_equal(MapSide(grid=(2, 2)).rectangles(), BOXES)
+    assert MapSide(grid=(1, 4)).rectangles()[3].tolist() == [0.75, 0, 1, 1]
+
+
+def test_words_to_regions():
+    alignment = scan_alignment_map(ATTENTION, WORDS, BOXES)
+    assert alignment.weights.shape == (3, 4)
+    assert alignment.queries.labels == tuple(WORDS)
+    assert alignment.keys.is_spatial
+
+
+def test_padding_of_both_sides_is_removed():
+    padded = np.zeros((5, 6))
+    padded[:3, :4] = ATTENTION
+    padded[3:] = 1 / 6  # a padded word looks anywhere
+    boxes = np.concatenate([BOXES, np.zeros((2, 4))])
+    mask = np.array([1, 1, 1, 1, 0, 0])
+    alignment = scan_alignment_map(padded, WORDS, boxes, region_mask=mask)
+    assert np.array_equal(alignment.weights, ATTENTION)
+    assert np.array_equal(alignment.keys.boxes, BOXES)
+
+
+def test_regions_to_words():
+    attention = np.full((4, 5), [0.2, 0.3, 0.5, 0.0, 0.0])  # [R, L] with two padded words
+    alignment = scan_alignment_map(attention, WORDS, BOXES, direction="i2t")
+    assert alignment.weights.shape == (4, 3)
+    assert alignment.keys.labels == tuple(WORDS)
+
+
+def test_a_batch_of_tensors():
+    attentions = torch.tensor(np.stack([ATTENTION, ATTENTION[::-1].copy()]), dtype=torch.bfloat16, requires_grad=True)
+    maps = scan_alignment_maps(attentions, [WORDS, WORDS[:2]], grid=(2, 2), tolerance=0.02)
+    assert [len(alignment.weights) for alignment in maps] == [3, 2]
+    assert maps[1].weights[0, 0] == pytest.approx(0.7, abs=0.01)
+    with pytest.raises(DataError, match="attention of 2 pairs, but words of 1"):
+        scan_alignment_maps(attentions, [WORDS], grid=(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention": ATTENTION * 0.9}, r"query . sum to 0\.9000, not to one"),
+        ({"attention": ATTENTION.T}, "do not fit 3 queries"),
+        ({"attention": np.where(ATTENTION == 0.7, np.nan, ATTENTION)}, "finite"),
+        ({"attention": ATTENTION - [0.2, -0.2, 0, 0]}, "not negative"),
+        ({"attention": ATTENTION[None]}, r"got shape \(1, 3, 4\)"),
+        ({"words": [*WORDS, "extra"]}, "4 words but attention for 3"),
+        ({"words": []}, "do not fit 0 queries"),
+        ({"boxes": BOXES[:3]}, "3 keys"),
+        ({"boxes": BOXES * 96}, "fractions of the picture"),
+        ({"boxes": BOXES[:, :2]}, r"shape \[n, 4\]"),
+        ({"region_mask": np.ones(3)}, "does not fit 4 regions"),
+    ],
+)
+def test_bad_input_is_named(changes, message):
+    with pytest.raises(DataError, match=message):
+        scan_alignment_map(**{"attention": ATTENTION, "words": WORDS, "boxes": BOXES} | changes)
+
+
+def test_a_side_is_just_one_thing():
+    with pytest.raises(ConfigurationError, match="just one"):
+        scan_alignment_map(ATTENTION, WORDS)
+    with pytest.raises(ConfigurationError, match="just one"):
+        scan_alignment_map(ATTENTION, WORDS, BOXES, grid=(2, 2))
+    with pytest.raises(ConfigurationError, match="'t2i' or 'i2t'"):
+        scan_alignment_map(ATTENTION, WORDS, BOXES, direction="both")
+
+
+def test_half_precision_needs_a_tolerance():
+    half = ATTENTION * 1.005
+    with pytest.raises(DataError, match="not to one"):
+        scan_alignment_map(half, WORDS, BOXES)
+    assert AlignmentMap(half, MapSide(labels=WORDS), MapSide(boxes=BOXES), tolerance=0.01)
