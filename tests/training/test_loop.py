@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.tiny import SIZE, TinyModel, TinyObjective, history, tiny_settings, weights
 
 from vl_alignment.models.errors import CheckpointError, ConfigurationError
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.loop import NonFiniteLossError, learning_rate_factor, train
 from vl_alignment.training.runs import RunDirectory
+
+from .tiny import SIZE, TinyModel, TinyObjective, history, tiny_settings, weights
 
 
 class Killed(BaseException):
@@ -189,7 +190,7 @@ def test_history_shows_the_decayed_learning_rate(uninterrupted):
 def test_terminated_process_leaves_a_loadable_checkpoint(tmp_path):
     script = """
 import sys, time
-from training.tiny import TinyModel, TinyObjective, tiny_settings
+from .tiny import TinyModel, TinyObjective, tiny_settings
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.loop import train
 from vl_alignment.training.runs import RunDirectory

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
 from vl_alignment.models.errors import ConfigurationError
 
 __all__ = ["TrainingSettings"]
 
 PRECISIONS = ("no", "bf16", "fp16")
 DEVICES = ("auto", "cpu")
+TRACKERS = tuple(sorted(LOGGER_TYPE_TO_CLASS))
 EPOCH_CAPTIONS = ("one", "all")
 
 
@@ -82,6 +85,8 @@ class TrainingSettings:
         _check_positive("decay_factor", self.decay_factor)
         if self.gradient_clipping is not None:
             _check_positive("gradient_clipping", self.gradient_clipping)
+        for tracker in self.trackers:
+            _check_choice("trackers", tracker, TRACKERS)
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("device", self.device, DEVICES)
         _check_choice("epoch_captions", self.epoch_captions, EPOCH_CAPTIONS)

@@ -5,6 +5,7 @@
 {output}/results.jsonl, one line per finished run
 """
 
+import contextlib
 import json
 import os
 import re
@@ -53,6 +54,10 @@ RESULT_FIELDS = (
 PACKAGES = ("vl-alignment", "torch", "transformers", "datasets", "accelerate", "evaluate", "numpy")
 
 
+class NewerResultsError(ResultsError):
+    """Results that only a newer version of this package can read."""
+
+
 class RunDirectory:
     """The folder of one run.
 
@@ -93,9 +98,9 @@ class RunDirectory:
             return False
         try:
             read_result(self.results)
+        except NewerResultsError:
+            raise
         except ResultsError as error:
-            if "newer" in str(error):
-                raise
             warnings.warn(f"{error} The run is not taken as finished.", stacklevel=2)
             return False
         return True
@@ -116,7 +121,8 @@ class RunDirectory:
             ) from error
         previous = self.path / ".previous-model"
         if previous.exists() and not self.model.exists():  # stopped in the middle of save_model
-            previous.rename(self.model)
+            with contextlib.suppress(FileNotFoundError):  # another process of this run was faster
+                previous.rename(self.model)
 
     def write_run(self, description: Mapping[str, Any]) -> None:
         """Write run.json: everything needed to start the run again."""
@@ -253,9 +259,9 @@ def rebuild_results(output: Path | str) -> Path:
 def _collect(read: Any, results: dict[str, dict[str, Any]], damaged: list[ResultsError]) -> None:
     try:
         result = read()
+    except NewerResultsError:
+        raise
     except ResultsError as error:
-        if "newer" in str(error):
-            raise
         damaged.append(error)
     else:
         results[result["run_id"]] = result
@@ -269,7 +275,7 @@ def _checked(text: str, path: object) -> dict[str, Any]:
     if not isinstance(result, dict) or not isinstance(result.get("schema_version"), int):
         raise ResultsError("Damaged: not a result with a schema_version.", path=path)
     if result["schema_version"] > RESULTS_SCHEMA_VERSION:
-        raise ResultsError(
+        raise NewerResultsError(
             f"Written by a newer version of vl-alignment (schema {result['schema_version']}, "
             f"this one reads {RESULTS_SCHEMA_VERSION}); update vl-alignment.",
             path=path,
