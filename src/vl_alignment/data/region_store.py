@@ -58,8 +58,6 @@ class RegionStore:
         extractor: Name of what made the features.
         extractor_version: Its version.
         image_sizes: (height, width) of each image, where known.
-        rows_per_image: Rows that each image occupies in the arrays (5 in files that repeat an image a caption); the
-            first of them is read.
         path: Where it lies, for messages.
     """
 
@@ -72,7 +70,6 @@ class RegionStore:
         extractor: str,
         extractor_version: str,
         image_sizes: Sequence[tuple[int, int]] | None = None,
-        rows_per_image: int = 1,
         path: Path | None = None,
     ) -> None:
         self.path = path
@@ -82,11 +79,10 @@ class RegionStore:
         self._features = ShardedRows(features)
         self._boxes = ShardedRows(boxes) if boxes is not None else None
         self._image_sizes = image_sizes
-        self._rows_per_image = rows_per_image
         self._rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
         if len(self._rows) != len(self.image_ids):
             raise DataError("an image id occurs twice in the region store", path=path)
-        if len(self._features) != len(self.image_ids) * rows_per_image:
+        if len(self._features) != len(self.image_ids):
             raise DataError(
                 f"{len(self._features)} rows of features do not fit {len(self.image_ids)} images", path=path
             )
@@ -143,7 +139,7 @@ class RegionStore:
         """Return the (height, width) of n images in pixels."""
         if self._image_sizes is None:
             raise DataError("these features were published without image sizes", path=self.path)
-        rows = self._rows_of(image_ids) // self._rows_per_image
+        rows = self._rows_of(image_ids)
         return [self._image_sizes[row] for row in rows]
 
     def __getitem__(self, image_id: str) -> dict[str, Any]:
@@ -163,7 +159,7 @@ class RegionStore:
                 path=self.path,
                 record=error.args[0],
             ) from None
-        return np.asarray(rows, dtype=np.int64) * self._rows_per_image
+        return np.asarray(rows, dtype=np.int64)
 
 
 def read_index(path: Path) -> dict[str, Any]:
