@@ -6,6 +6,8 @@ It needs no download. Scene, picture and language are separate: `scene` places o
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, BlocksConfig, load_blocks
 from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions
+from vl_alignment.data.blocks.export import export_blocks
+from vl_alignment.data.blocks.grid_labels import cell_attributes
 from vl_alignment.data.blocks.rendering import render_scene
 from vl_alignment.data.blocks.scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, Scene, SceneObject, make_scene
 
@@ -23,6 +25,8 @@ __all__ = [
     "Scene",
     "SceneObject",
     "caption_holds",
+    "cell_attributes",
+    "export_blocks",
     "load_blocks",
     "make_captions",
     "make_scene",

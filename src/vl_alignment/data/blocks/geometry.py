@@ -172,18 +172,15 @@ def cast_solid(solid: Solid, resolution: int) -> tuple[Window, FloatArray]:
 def _cast_cube(solid: Solid, origin: tuple[float, float, float], ray: tuple[FloatArray, ...]) -> FloatArray:
     half = solid.radius
     cosine, sine = solid.axis
-    near: FloatArray | None = None
-    far: FloatArray | None = None
+    # All rays point downwards: they enter through the top and leave through the bottom.
+    near = (solid.height - origin[2]) / ray[2]
+    far = -origin[2] / ray[2]
     for along_x, along_y in ((cosine, sine), (-sine, cosine)):
         start = along_x * origin[0] + along_y * origin[1]
         direction = along_x * ray[0] + along_y * ray[1]
         first, second = (-half - start) / direction, (half - start) / direction
-        enter, leave = np.minimum(first, second), np.maximum(first, second)
-        near = enter if near is None else np.maximum(near, enter)
-        far = leave if far is None else np.minimum(far, leave)
-    # All rays point downwards: they enter through the top and leave through the bottom.
-    near = np.maximum(near, (solid.height - origin[2]) / ray[2])
-    far = np.minimum(far, -origin[2] / ray[2])
+        near = np.maximum(near, np.minimum(first, second))
+        far = np.minimum(far, np.maximum(first, second))
     return np.where(near < far, near, np.inf)
 
 
@@ -286,14 +283,12 @@ def ground_distance(solid: Solid, x: FloatArray, y: FloatArray) -> FloatArray:
         x, y = x - 0.5 * shift_x, y - 0.5 * shift_y
         cosine, sine = solid.axis
         length = math.sqrt(shift_x * shift_x + shift_y * shift_y)
-        distance: FloatArray | None = None
+        strips = []
         for a, b in ((cosine, sine), (-sine, cosine), (-shift_y / length, shift_x / length)):
             half = solid.radius * (abs(a * cosine + b * sine) + abs(b * cosine - a * sine))
             half += 0.5 * abs(a * shift_x + b * shift_y)
-            strip = np.abs(a * x + b * y) - half
-            distance = strip if distance is None else np.maximum(distance, strip)
-        assert distance is not None
-        return distance
+            strips.append(np.abs(a * x + b * y) - half)
+        return np.maximum(np.maximum(strips[0], strips[1]), strips[2])
     # A disc swept along a segment: of constant radius for the cylinder, shrinking to a point for the cone.
     along = (x * shift_x + y * shift_y) / (shift_x * shift_x + shift_y * shift_y)
     along = np.minimum(np.maximum(along, 0.0), 1.0)

@@ -46,7 +46,7 @@ PALETTE = {
 FloatArray = np.ndarray
 
 _SKY = (1.0, 1.02, 1.06)
-_GROUND = (0.53, 0.52, 0.505)
+_GROUND = (0.60, 0.585, 0.565)
 _SHADOW_DEPTH = 0.62
 _PENUMBRA = 0.10
 
@@ -207,21 +207,18 @@ def _shade(
     view = [ray / length for ray in rays]
     facing = -(view[0] * normal[0] + view[1] * normal[1] + view[2] * normal[2])
     lit = np.maximum(normal[0] * LIGHT[0] + normal[1] * LIGHT[1] + normal[2] * LIGHT[2], 0.0)
+    shade: FloatArray = np.ones_like(x)
     if casters:
         # A point is as dark as the ground that its line to the light passes through.
         ground_x, ground_y = x - LIGHT[0] / LIGHT[2] * z, y - LIGHT[1] / LIGHT[2] * z
-        shade = 1.0
         for caster in casters:
             shade = shade * (1.0 - 0.85 * _shadow(caster, ground_x - caster.x, ground_y - caster.y))
-        lit = lit * shade
-    else:
-        shade = 1.0
     mirror = [v + 2.0 * facing * n for v, n in zip(view, normal, strict=True)]
     gloss = np.maximum(mirror[0] * LIGHT[0] + mirror[1] * LIGHT[1] + mirror[2] * LIGHT[2], 0.0)
     grazing = 1.0 - np.maximum(facing, 0.0)
     rays_of_light = _Light(
         upward=normal[2],
-        lit=lit,
+        lit=lit * shade,
         gloss=gloss * gloss,
         grazing=grazing * grazing * grazing,
         mirror_right=mirror[0] + 0.45 * (x - solid.x) / solid.radius,
@@ -246,7 +243,7 @@ class _Light(NamedTuple):
     mirror_up: FloatArray
     height: FloatArray  # 0 at the base, 1 at the top
     open_sky: FloatArray  # darker near the ground
-    shade: FloatArray | float  # how much of the lamp is seen
+    shade: FloatArray  # how much of the lamp is seen
     strips: float  # how strongly strips of studio light show: a sphere shows its material by the lamp already
 
 

@@ -40,9 +40,9 @@ VISIBLE_AREA = 0.004
 """Each object shows at least this fraction of the picture (37 pixels of 96 x 96)."""
 
 _DIRECTIONS = {"left": (-1.0, 0.0, 0.0), "right": (1.0, 0.0, 0.0), "front": (0.0, -1.0, 0.0), "behind": (0.0, 1.0, 0.0)}
-_RADII = {"small": 0.42, "large": 0.78}
+_RADII = {"small": 0.46, "large": 0.8}
 _CUBE_FACTOR = 0.82  # so that a cube looks as big as the sphere of the same size
-_NEAREST, _FARTHEST = -4.25, 6.9
+_NEAREST, _FARTHEST = -4.2, 6.75
 _GAP = 0.16
 _VISIBILITY_RESOLUTION = 192
 _PLACEMENT_TRIES = 40
@@ -183,8 +183,8 @@ class Scene:
             values = json.loads(text)
             if values["schema_version"] > SCHEMA_VERSION:
                 raise DataError(
-                    f"The scene has schema version {values['schema_version']}, this version of vl-alignment reads up to "
-                    f"{SCHEMA_VERSION}; update the package."
+                    f"The scene has schema version {values['schema_version']}, but this version of vl-alignment reads "
+                    f"up to {SCHEMA_VERSION}; update the package."
                 )
             return cls(
                 seed=int(values["seed"]),
@@ -290,7 +290,7 @@ def _apart(one: Solid, other: Solid) -> bool:
 
 
 def _visible_objects(drafts: list[_Draft]) -> tuple[SceneObject, ...] | None:
-    """The drafts with their boxes, or None if one of them is too much hidden."""
+    """The drafts with their boxes, or None if one of them is too much hidden or touches the picture's border."""
     size = _VISIBILITY_RESOLUTION
     index, alone = cast_index([draft.solid for draft in drafts], size)
     visible = np.bincount(index.ravel(), minlength=len(drafts) + 1)[1:].tolist()
@@ -308,6 +308,8 @@ def _visible_objects(drafts: list[_Draft]) -> tuple[SceneObject, ...] | None:
         centre = (solid.x, solid.y, round(solid.height / 2.0, 3))
         x, y, depth = project(centre)
         edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        if min(edges) == 0 or max(edges) == size:
+            return None
         x0, y0, x1, y1 = (round(int(edge) / size, 4) for edge in edges)
         objects.append(
             SceneObject(
