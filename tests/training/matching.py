@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from vl_alignment.data.features import RegionStore
+from vl_alignment.training.arguments import TrainingSettings
 
 WORDS = ["red", "green", "blue", "cube", "ball", "cone", "left", "right"]
 VOCABULARY = len(WORDS) + 2
@@ -73,3 +74,26 @@ class TinyMatcher(nn.Module):
             self.encode_images(region_features), self.encode_texts(input_ids, attention_mask), None, attention_mask
         )
         return SimpleNamespace(loss=nn.functional.cross_entropy(scores, torch.arange(len(scores))))
+
+
+def small_settings(**changes):
+    values = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "decay_epochs": (2,), "all_negatives_epochs": 1}
+    return TrainingSettings(**{**values, "device": "cpu", "log_every_steps": 1, **changes})
+
+
+def run_small(output, settings=None, data=None, accelerator=None, **fields):
+    """A whole run of SCAN on `matching_data`."""
+    from vl_alignment.training.retrieval import train_retrieval_run
+
+    dataset_dict, store = data or matching_data()
+    return train_retrieval_run(
+        dataset_dict,
+        dataset_name="codes",
+        output=output,
+        settings=settings or small_settings(),
+        model_fields={"hidden_size": 16, "word_embedding_size": 8, "alignment_function": "general_key", **fields},
+        region_store=store,
+        minimum_count=1,
+        accelerator=accelerator,
+        command="test",
+    )
