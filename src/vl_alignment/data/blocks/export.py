@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCardData
 from PIL import Image
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION
-from vl_alignment.data.blocks.scene import COLORS, MATERIALS, SHAPES, SIZES, Scene
+from vl_alignment.data.blocks.scene import COLORS, MATERIALS, SHAPES, SIZES, VISIBLE_FRACTION, Scene
 from vl_alignment.models.errors import DataError
 
 __all__ = ["export_blocks"]
@@ -29,7 +29,7 @@ $metadata
 
 # Blocks
 
-A procedural world for the alignment of words and image regions: every picture shows $minimum to $maximum solids on a
+A procedural world for the alignment of words and image regions. Every picture shows $minimum to $maximum solids on a
 floor, drawn with shading, shadows, reflections and occlusion, and comes with five captions, boxes, an index mask and
 the relations between its objects. All of it is made by `vl-alignment` from a seed; nothing was collected from people.
 
@@ -59,11 +59,16 @@ The first caption of `$image_id`: "$caption"
 
 ## How it was made
 
-$shapes in $colors; $materials; $sizes. The number of objects is uniform between $minimum and $maximum; objects do not
-touch, stand wholly inside the picture, and at least 45 % of each is visible. A scene depends only on (seed, split,
-index), and splits draw from streams of their own. Two objects are related only if their centres differ by a margin, so
-that no relation is a close call. Captions are chosen as structured statements that are checked against the scene and
-then worded from templates with synonyms ("ball" for sphere, "shiny" for metal).
+- shapes: $shapes
+- colors: $colors
+- materials: $materials
+- sizes: $sizes
+
+The number of objects and their attributes are drawn uniformly; a scene that does not fit is drawn again with the same
+number. Objects do not touch, stand wholly inside the picture, and at least $visible % of each is visible. A scene
+depends only on (seed, split, index), and splits draw from streams of their own. Two objects are related only if their
+centres differ by a margin, so that no relation is a close call. Captions are chosen as structured statements, true of
+the scene, and then worded from templates with synonyms ("ball" for sphere, "shiny" for metal).
 
 ## Limits
 
@@ -137,7 +142,8 @@ def _card(dataset: datasets.DatasetDict, fingerprint: str) -> str:
         image_id=scene.image_id,
         caption=first["captions"][0],
         examples=_EXAMPLES,
-        shapes=_enumerate(f"{shape}s" for shape in SHAPES).capitalize(),
+        visible=round(100 * VISIBLE_FRACTION),
+        shapes=_enumerate(SHAPES),
         colors=_enumerate(COLORS),
         materials=_enumerate(MATERIALS),
         sizes=_enumerate(SIZES),
@@ -157,7 +163,7 @@ def _metadata(dataset: datasets.DatasetDict) -> str:
         license="apache-2.0",
         pretty_name="Blocks",
         annotations_creators="machine-generated",
-        task_categories=["image-to-text", "text-to-image", "visual-question-answering"],
+        task_categories=["image-to-text", "text-to-image"],
         tags=["image-text-retrieval", "visual-grounding", "synthetic", "vl-alignment"],
         size_categories=_size_category(scenes),
         configs=[

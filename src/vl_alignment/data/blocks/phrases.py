@@ -222,6 +222,7 @@ def _noun_phrase(attributes: Mapping[str, str], draw: Draw, *, plural: bool = Fa
 def _predicate(attributes: Mapping[str, str], draw: Draw) -> str:
     """What follows "is": for instance "small, green and made of rubber"."""
     words = [_word(attributes["size"], draw)] if "size" in attributes else []
+    words = ["small" if word == "little" else word for word in words]  # nobody says "it is little"
     if "color" in attributes:
         words.append(attributes["color"])
     if "material" in attributes:
