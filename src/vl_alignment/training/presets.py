@@ -69,6 +69,7 @@ PRESETS: dict[str, Preset] = {
             "gradient_clipping": 2.0,
             "epoch_captions": "one",
             "all_negatives_epochs": 2,
+            "validation_captions": 1,
             "checkpoint_every_steps": 100,
         },
         "data": {"name": "flickr8k", "minimum_count": 4, "folds": 1},

@@ -1,5 +1,6 @@
 """One run of image-text retrieval from data to results.json: what `train`, `compare` and the example call."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import Any
 import datasets
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
+from transformers import PreTrainedConfig
 
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.retrieval import content_hash
@@ -99,21 +101,23 @@ def train_retrieval_run(
         logger.info("%s is finished", run.run_id)
         return read_result(run.results)
 
-    run.check_writable()
     accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
-    if accelerator.is_main_process:
-        run.write_run({**description, "command": command or recorded_command(), "machine": describe_machine()})
     set_seed(settings.seed)
     model = ScanForImageTextRetrieval(config)
+    processor = ScanProcessor(image_processor, tokenizer)
     objective = RetrievalObjective(
         dataset_dict,
         tokenizer,
         settings,
         region_store=region_store,
         image_processor=image_processor,
-        processor=ScanProcessor(image_processor, tokenizer),
+        processor=processor,
         folds=folds,
     )
+    objective.check_model(model)
+    run.check_writable()
+    if accelerator.is_main_process:
+        run.write_run({**description, "command": command or recorded_command(), "machine": describe_machine()})
     summary = train(model, objective, settings, run, accelerator=accelerator)
     best = ScanForImageTextRetrieval.from_pretrained(run.model).to(accelerator.device)
     evaluation = objective.evaluate(best, "test", accelerator)
@@ -129,15 +133,15 @@ def train_retrieval_run(
 
 
 def _config(fields: Mapping[str, Any], tokenizer: Any, store: RegionStore | None) -> ScanConfig:
-    unknown = sorted(set(fields) - set(ScanConfig().to_dict()))
-    if unknown:
-        raise ConfigurationError(f"Unknown fields {unknown} of the model's config.")
-    values = dict(fields)
-    values["vocab_size"] = len(tokenizer)
-    values["pad_token_id"] = tokenizer.pad_token_id
+    values = {**fields, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     if store is not None:
-        values["feature_size"] = store.feature_size
+        values |= {"feature_size": store.feature_size, "region_extractor": store.extractor}
     return ScanConfig(**values)
+
+
+def _own_fields(config: ScanConfig) -> dict[str, Any]:
+    """Return the fields that the model declares, without those of every transformers config."""
+    return {name: value for name, value in config.to_dict().items() if name not in PreTrainedConfig().to_dict()}
 
 
 def _description(
@@ -155,7 +159,7 @@ def _description(
     return {
         "task": RetrievalObjective.task,
         "dataset": dataset,
-        "model": config.to_diff_dict(),
+        "model": {"model_type": config.model_type, **_own_fields(config)},
         "settings": settings.to_dict(),
         "seed": settings.seed,
         "versions": versions(),
@@ -170,19 +174,16 @@ def _compared_with_earlier(run: RunDirectory, description: dict[str, Any]) -> di
     Raises:
         ConfigurationError: The run in this folder had other data, another model or other settings.
     """
-    earlier = run.read_run()
+    started = run.results.exists() or any(run.checkpoints.glob("epoch-*"))
+    earlier = run.read_run() if started else None
     if earlier is None:
         return description
     free = FREE_SETTINGS - {"epochs"} if run.results.exists() else FREE_SETTINGS
-    ignored = {"settings": free, "model": {"transformers_version", "dtype", "torch_dtype"}}
     for part in ("dataset", "model", "settings"):
-        then, now = earlier.get(part, {}), description[part]
-        names = (set(then) | set(now)) - ignored.get(part, set())
-        changed = [
-            f"{name} {then.get(name)!r} -> {now.get(name)!r}"
-            for name in sorted(names)
-            if then.get(name) != now.get(name)
-        ]
+        then, now = earlier.get(part, {}), json.loads(json.dumps(description[part]))
+        # Fields that only one of two versions of this package knows do not count.
+        names = sorted((set(then) & set(now)) - (free if part == "settings" else set()))
+        changed = [f"{name} {then[name]!r} -> {now[name]!r}" for name in names if then[name] != now[name]]
         if changed:
             raise ConfigurationError(
                 f"{run.path} holds a run with another {part} ({'; '.join(changed)}); "

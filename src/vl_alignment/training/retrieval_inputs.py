@@ -175,7 +175,7 @@ class PixelInputs:
         for name, split in dataset_dict.items():
             if "image" not in split.column_names:
                 raise ConfigurationError(f"The {name} split has no images, only features; give a region store.")
-        self._splits = dataset_dict
+        self._splits = {name: split.select_columns(["image"]) for name, split in dataset_dict.items()}
         self._image_ids = {name: list(split["image_id"]) for name, split in dataset_dict.items()}
         self._processor = image_processor
         self._cache: dict[tuple[str, int], Tensor] = {}
