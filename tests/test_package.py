@@ -35,7 +35,7 @@ LOWER_LAYERS = {
 TRAVELLING_IMPORTS = {"torch", "transformers", "huggingface_hub"}
 # Declared although no module imports them: what needs them does so by itself.
 INDIRECT_DEPENDENCIES = {
-    "jinja2": "model and dataset cards are rendered by huggingface_hub with it",
+    "safetensors": "transformers and accelerate write and read weights with it",
 }
 
 
