@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -259,7 +259,7 @@ def display_name(row: str) -> str:
     return PAPER_NAMES.get(function, function) + row[len(function) :]
 
 
-def ordered(rows: Mapping[str, Any] | Sequence[str]) -> list[str]:
+def ordered(rows: Iterable[str]) -> list[str]:
     """Sort rows as the paper does, functions it does not have after them, each released layout after its own row."""
     order = {name: position for position, name in enumerate(PAPER_NAMES)}
 

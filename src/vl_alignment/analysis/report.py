@@ -1,0 +1,224 @@
+"""One HTML file that holds a whole comparison: findings, tables, plots, attention on pictures, methods, raw numbers.
+
+It asks for nothing outside itself, so that it can be mailed, committed, and read years later.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..models.errors import ResultsError
+from .charts import curve_charts, interval_chart, series_name
+from .findings import default_reference, findings
+from .statistics import Result, row_key, seeds_of
+from .tables import Column, Table, dataset_title, display_name, ordered, published_comparison, retrieval_table, runs_csv
+
+__all__ = ["render_report", "write_report"]
+
+Picture = tuple[str, Mapping[str, bytes]]
+
+
+def write_report(
+    output: Path | str,
+    results: Sequence[Result],
+    *,
+    title: str = "Comparison of alignment functions",
+    controls: Sequence[Mapping[str, Any]] = (),
+    pictures: Sequence[Picture] = (),
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    notes: Sequence[str] | str = (),
+    methods: Mapping[str, object] | None = None,
+    reference: str | None = None,
+) -> Path:
+    """Write the report of `results` and return its path.
+
+    Args:
+        output: The file, or a folder to put `report.html` into.
+        results: The contents of `results.json` files of one data set.
+        title: The heading of the page.
+        controls: {"name": ..., "metrics": {...}} each, and perhaps "description"; printed below the results.
+        pictures: (caption, {alignment function: PNG}) for each test image; a reader switches between the functions.
+        curves: {run_id: records}, the learning curves (`history.jsonl`); a record has `step` or `epoch`.
+        notes: Sentences that a reader should know.
+        methods: Further lines of the methods (settings, machine); a mapping becomes a list.
+        reference: The function that the others are compared with, `dot` by default.
+
+    Raises:
+        ResultsError: There are no results, they cannot be compared, or the file cannot be written.
+    """
+    path = Path(output)
+    path = path if path.suffix.lower() in (".html", ".htm") else path / "report.html"
+    page = render_report(
+        results,
+        title=title,
+        controls=controls,
+        pictures=pictures,
+        curves=curves or {},
+        notes=[notes] if isinstance(notes, str) else notes,
+        methods=methods or {},
+        reference=reference,
+    )
+    writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writing.write_text(page, encoding="utf-8")
+        os.replace(writing, path)
+    except OSError as error:
+        raise ResultsError(
+            f"the report cannot be written ({error.strerror}); choose another folder", path=path
+        ) from error
+    return path
+
+
+def render_report(
+    results: Sequence[Result],
+    *,
+    title: str,
+    controls: Sequence[Mapping[str, Any]] = (),
+    pictures: Sequence[Picture] = (),
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    notes: Sequence[str] = (),
+    methods: Mapping[str, object] | None = None,
+    reference: str | None = None,
+) -> str:
+    """Render the page of `write_report` as a string."""
+    table = retrieval_table(results, controls)
+    rows = [row.key for row in table.rows if not row.control]
+    switch = ordered({name for _, drawn in pictures for name in drawn})
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            subtitle=_subtitle(results),
+            findings=findings(results, controls, reference=reference),
+            reference=display_name(reference or default_reference(results)),
+            table=table,
+            published=published_comparison(results),
+            descriptions={str(c["name"]): str(c["description"]) for c in controls if c.get("description")},
+            interval_chart=Markup(interval_chart(results)),
+            curve_charts=[Markup(svg) for svg in curve_charts(curves or {}, results).values()],
+            pictures=[
+                (caption, {name: _data_uri("image/png", drawn[name]) for name in switch if name in drawn})
+                for caption, drawn in pictures
+            ],
+            switch=switch,
+            series={row: series_name(row, rows) for row in rows},
+            notes=list(notes),
+            methods=_methods(results, methods or {}),
+            downloads=_downloads(results, table),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vl_alignment.analysis", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["display_name"] = display_name
+    environment.filters["groupby_in_order"] = _column_groups
+    environment.filters["group_starts"] = _group_starts
+    return environment
+
+
+def _column_groups(columns: Sequence[Column]) -> list[list[Column]]:
+    return [list(group) for _, group in groupby(columns, key=lambda column: column.group)]
+
+
+def _group_starts(columns: Sequence[Column]) -> set[int]:
+    return {i for i, column in enumerate(columns) if i == 0 or column.group != columns[i - 1].group}
+
+
+def _subtitle(results: Sequence[Result]) -> list[str]:
+    models = ", ".join(sorted({str(result.get("model", "")).upper() for result in results} - {""}))
+    finished = max((str(result.get("finished") or "") for result in results), default="")[:10]
+    parts = [models, f"on {dataset_title(results)}", f"{len(results)} runs", finished and f"finished {finished}"]
+    return [part for part in parts if part]
+
+
+def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[tuple[str, list[str]]]:
+    """List what somebody needs to judge the numbers or to get them again, as (term, lines)."""
+    dataset = results[0].get("dataset") or {}
+    splits = [name for name in ("train", "validation", "test") if isinstance(dataset.get(name), int)]
+    sizes = ", ".join(f"{dataset[name]:,} {name}" for name in splits)
+    digest = dataset.get("content_hash")
+    training = [result.get("training") or {} for result in results]
+    seconds = [float(run["seconds"]) for run in training if run.get("seconds") is not None]
+    lines: dict[str, list[str]] = {
+        "Data set": [
+            f"{dataset.get('name', 'unknown')}{f': {sizes} images' if sizes else ''}",
+            *([f"content hash {digest}"] if digest else []),
+        ],
+        "Model": _distinct(result.get("model") for result in results),
+        "Seeds": _seed_lines(results),
+        "Training": [
+            f"{name}: {', '.join(values)}"
+            for name in ("epochs", "steps", "device", "precision")
+            if (values := _distinct(run.get(name) for run in training))
+        ],
+        "Time": [f"{sum(seconds) / 60:.1f} minutes in all, {min(seconds):.0f} to {max(seconds):.0f} seconds a run"]
+        if seconds
+        else [],
+        "Intervals": [
+            "Student's t at 95 % over the seeds of a row; differences are paired by seed, and the findings' intervals "
+            "are widened to hold together (Bonferroni). They do not cover the choice of the test set."
+        ],
+        "Ties": ["A wrong candidate with the same score as the right one ranks before it."],
+    }
+    lines |= {term: _lines(value) for term, value in further.items()}
+    versions = {f"{name} {version}" for result in results for name, version in (result.get("versions") or {}).items()}
+    lines |= {
+        "Versions": sorted(versions),
+        "Commit": _distinct(result.get("commit") for result in results),
+        "Command": _distinct(result.get("command") for result in results),
+    }
+    return [(term, values) for term, values in lines.items() if values]
+
+
+def _seed_lines(results: Sequence[Result]) -> list[str]:
+    """List the seeds with the rows that have them; those of most rows need no names."""
+    rows: dict[tuple[int, ...], list[str]] = {}
+    for name, seeds in seeds_of(results).items():
+        rows.setdefault(seeds, []).append(display_name(name))
+    common, *others = sorted(rows, key=lambda seeds: -len(rows[seeds]))
+    lines = [f"{', '.join(map(str, common))} for every function" + (" not named here" if others else "")]
+    return lines + [f"{', '.join(map(str, seeds))} for {', '.join(rows[seeds])}" for seeds in others]
+
+
+def _lines(value: object) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}: {entry}" for name, entry in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [str(entry) for entry in value]
+    return [str(value)]
+
+
+def _distinct(values: Any) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value is not None and value != ""))
+
+
+def _downloads(results: Sequence[Result], table: Table) -> list[tuple[str, str, str]]:
+    """Give (file name, what it is, data URI) of the raw numbers."""
+    records = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in sorted(results, key=row_key))
+    return [
+        ("runs.csv", "every run, one line each", _data_uri("text/csv", runs_csv(results).encode())),
+        ("table.csv", "the table above with its intervals", _data_uri("text/csv", table.to_csv().encode())),
+        ("results.jsonl", "every run with its settings", _data_uri("application/x-ndjson", records.encode())),
+    ]
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

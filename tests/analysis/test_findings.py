@@ -1,0 +1,87 @@
+import pytest
+
+from vl_alignment.analysis.findings import findings
+from vl_alignment.models.errors import ResultsError
+
+from .synthetic import make_result
+
+
+def runs(**values):
+    return [make_result(name, seed, rsum) for name, row in values.items() for seed, rsum in enumerate(row)]
+
+
+def texts(found, kind):
+    return [finding.text for finding in found if finding.kind == kind]
+
+
+def test_a_difference_whose_interval_leaves_out_zero_is_stated_with_it():
+    # Differences 10, 9, 11: 10 ± 2.48 at 95 %.
+    found = findings(runs(dot=(300, 302, 304), mine=(310, 311, 315)))
+    assert texts(found, "supported") == ["Rsum above Dot product: mine by 10.0 [7.5, 12.5] (95% interval)."]
+    assert texts(found, "open") == []
+
+
+def test_a_difference_below_is_stated_as_such():
+    found = findings(runs(dot=(300, 302, 304), mine=(290, 293, 293)))
+    assert texts(found, "supported")[0].startswith("Rsum below Dot product: mine by 10.0 [")
+
+
+def test_a_difference_within_its_interval_is_not_stated():
+    # Differences 1, -1, 3: 1 ± 4.97.
+    found = findings(runs(dot=(300, 302, 304), mine=(301, 301, 307)))
+    assert texts(found, "supported") == []
+    assert texts(found, "open") == [
+        "Not told apart from Dot product by these seeds: mine; the intervals reach 5.0 Rsum points either way."
+    ]
+
+
+def test_more_comparisons_need_wider_intervals():
+    # Differences 1, 3, 2 are 2 ± 2.48: open. Differences 2, 4, 3 are 3 ± 2.48, apart when alone, not among seven.
+    rows = {"dot": (300, 302, 304), "mine": (302, 306, 307)}
+    assert texts(findings(runs(**rows)), "supported")
+    rows |= {f"other_{i}": (300 + i, 303 - i, 303) for i in range(6)}
+    assert not any("mine by" in text for text in texts(findings(runs(**rows)), "supported"))
+
+
+def test_one_seed_shows_nothing():
+    found = findings(runs(dot=(300,), mine=(400,)))
+    assert texts(found, "supported") == []
+    assert "one seed each: there are no intervals" in texts(found, "warning")[0]
+    assert texts(found, "open") == ["No interval yet, for want of a second seed shared with Dot product: mine."]
+
+
+def test_missing_seeds_are_named():
+    found = findings(runs(dot=(300, 301, 302), cosine=(300, 301)))
+    assert texts(found, "warning") == [
+        "2 alignment functions on blocks (200 test images), 3 seeds at most, and fewer for Cosine similarity."
+    ]
+
+
+def test_equal_functions_are_called_equal():
+    found = findings(runs(dot=(300, 302), cosine=(300, 302), scaled_dot=(300, 302)))
+    assert "Exactly the same Rsum as Dot product for every seed: Cosine similarity and Scaled dot product." in texts(
+        found, "fact"
+    )
+
+
+def test_key_and_query_of_one_class_are_compared():
+    found = findings(runs(general_query=(300, 302, 304), general_key=(280, 281.5, 284.5)), reference="general_query")
+    assert any("W of the one is W transposed of the other" in text for text in texts(found, "supported"))
+
+
+def test_controls_are_judged_by_chance():
+    chance = {"name": "Chance", "metrics": {"sentence_retrieval_r1": 0.5, "rsum": 16.0}}
+    results = runs(dot=(300, 302))
+    good = findings(results, [chance, {"name": "Shuffled captions", "metrics": {"rsum": 20.0}}])
+    # 12 % of 301, over 0.5.
+    assert "that of Dot product, is 36.1 %, 72 times chance (0.50 %)." in texts(good, "fact")[1]
+    assert texts(good, "fact")[2] == "The control “Shuffled captions” falls to chance (Rsum 20.0)."
+    leak = findings(results, [chance, {"name": "Shuffled captions", "metrics": {"rsum": 48.0}}])
+    assert "3.0 times the Rsum of chance: something leaks" in texts(leak, "warning")[0]
+    at_chance = findings([make_result("dot", 0, 5.0), make_result("dot", 1, 5.0)], [chance])
+    assert "1 times chance" in texts(at_chance, "warning")[0]
+
+
+def test_results_without_rsum_are_refused():
+    with pytest.raises(ResultsError, match="no finished run has an Rsum"):
+        findings([make_result("dot", 0, metrics={"accuracy": 50.0})])
