@@ -1,0 +1,40 @@
+"""Alignment functions between words and image regions: SCAN, MAC, M4C and AttnGAN with one field to change.
+
+Importing the package registers its models with transformers' Auto classes; everything beyond the models is imported
+when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+from . import models
+from .models import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "RegionStore": ".data.features",
+    "build_word_tokenizer": ".data.vocabulary",
+    "extract_regions": ".data.features",
+    "load_blocks": ".data.blocks",
+    "load_retrieval_dataset": ".data.retrieval",
+    "RetrievalRecall": ".metrics",
+    "TrainingSettings": ".training",
+    "get_preset": ".training",
+    "train": ".training",
+    "train_retrieval_run": ".training",
+    "AlignmentMap": ".analysis",
+    "write_report": ".analysis",
+}
+
+__all__ = ["__version__", *models.__all__, *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

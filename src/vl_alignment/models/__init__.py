@@ -1,0 +1,46 @@
+"""What travels with the weights: flat files that import torch, transformers, huggingface_hub and siblings."""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+
+from .alignment import (
+    ALIGNMENT_FUNCTIONS,
+    AdditiveAlignment,
+    AlignmentFunction,
+    AlignmentSpecification,
+    alignment_function_names,
+    alignment_specification,
+    build_alignment_function,
+    register_alignment_function,
+)
+from .configuration_scan import ScanConfig
+from .errors import CheckpointError, ConfigurationError, DataError, HubError, ResultsError, VlAlignmentError
+from .modeling_scan import ScanForImageTextRetrieval, ScanModel, ScanOutput
+from .processing_scan import ScanImageProcessorPil, ScanProcessor
+
+__all__ = [
+    "ALIGNMENT_FUNCTIONS",
+    "AdditiveAlignment",
+    "AlignmentFunction",
+    "AlignmentSpecification",
+    "CheckpointError",
+    "ConfigurationError",
+    "DataError",
+    "HubError",
+    "ResultsError",
+    "ScanConfig",
+    "ScanForImageTextRetrieval",
+    "ScanImageProcessorPil",
+    "ScanModel",
+    "ScanOutput",
+    "ScanProcessor",
+    "VlAlignmentError",
+    "alignment_function_names",
+    "alignment_specification",
+    "build_alignment_function",
+    "register_alignment_function",
+]
+
+AutoConfig.register(ScanConfig.model_type, ScanConfig, exist_ok=True)
+AutoModel.register(ScanConfig, ScanForImageTextRetrieval, exist_ok=True)
+AutoProcessor.register(ScanConfig, ScanProcessor, exist_ok=True)
+AutoImageProcessor.register(ScanConfig, image_processor_classes={"pil": ScanImageProcessorPil}, exist_ok=True)
