@@ -7,6 +7,7 @@ run goes on where it was and ends with the same bytes.
 import hashlib
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -185,15 +186,18 @@ def extract_regions(
         "dtype": dtype,
     }
     finished = _finished_index(output, identity)
-    wanted = [picture for picture in pictures if picture.image_id not in set(finished["image_ids"])]
+    stored = set(finished["image_ids"])
+    wanted = [picture for picture in pictures if picture.image_id not in stored]
+    if stored and not wanted:
+        return RegionStore.open(output)
     shards = [wanted[start : start + images_per_shard] for start in range(0, len(wanted), images_per_shard)]
     failures = _Failures(limit)
     parts = []
     with tqdm(total=len(wanted), desc="regions", unit="image", disable=not progress) as bar:
-        for number, shard in enumerate(shards, start=len(finished["shards"])):
+        for number, shard in enumerate(shards, start=_next_number(finished)):
             settings = {**identity, "batch_size": batch_size, "image_ids": [picture.image_id for picture in shard]}
             fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-            part = _finished_part(output, number, fingerprint)
+            part = _finished_part(output, number, fingerprint, shard)
             if part is None:
                 part = _extract_shard(shard, number, extractor, output, batch_size, dtype, failures, bar)
                 write_json(output / _part_name(number), {"fingerprint": fingerprint, **part})
@@ -250,12 +254,17 @@ def _finished_index(output: Path, identity: dict[str, Any]) -> dict[str, Any]:
     return index
 
 
+def _next_number(index: dict[str, Any]) -> int:
+    """Return the first shard number that no file of the store has; shards without a readable image leave gaps."""
+    return 1 + max((int(re.findall(r"\d+", shard["features"])[-1]) for shard in index["shards"]), default=-1)
+
+
 def _part_name(number: int) -> str:
     return f"part-{number:05d}.json"
 
 
-def _finished_part(output: Path, number: int, fingerprint: str) -> dict[str, Any] | None:
-    """Return what an earlier, interrupted run recorded of this shard, or None if it is still to be done."""
+def _finished_part(output: Path, number: int, fingerprint: str, shard: Sequence[_Picture]) -> dict[str, Any] | None:
+    """Return what an earlier, interrupted run recorded of this shard, or None if it is to be made."""
     path = output / _part_name(number)
     try:
         part = json.loads(path.read_text(encoding="utf-8"))
@@ -269,7 +278,9 @@ def _finished_part(output: Path, number: int, fingerprint: str) -> dict[str, Any
             "finish that one, delete the folder, or give another output folder",
             path=output,
         )
-    return part
+    failed = set(part["failures"])
+    repaired = any(_read_picture(picture)[1] is not None for picture in shard if picture.image_id in failed)
+    return None if repaired else part
 
 
 def _read_picture(picture: _Picture) -> tuple[_Picture, Image.Image | None, str]:
@@ -320,20 +331,21 @@ def _extract_shard(
     failed_before = len(failures.names)
     image_ids: list[str] = []
     image_sizes: list[list[int]] = []
-    features = [np.empty((0, extractor.regions, extractor.feature_size), dtype)]
-    boxes = [np.empty((0, extractor.regions, 4), np.float32)]
+    features: list[np.ndarray] = []
+    boxes: list[np.ndarray] = []
     for tried, batch in _batches(shard, batch_size, failures):
         if batch:
             names = [image_id for image_id, _ in batch]
             batch_features, batch_boxes = extractor([image for _, image in batch])
             features.append(_checked_features(batch_features, names, extractor, dtype))
-            boxes.append(np.asarray(batch_boxes, dtype=np.float32))
+            boxes.append(_checked_boxes(batch_boxes, names, extractor))
             image_ids += names
             image_sizes += [[image.height, image.width] for _, image in batch]
         bar.update(tried)
     files = {"features": f"features-{number:05d}.npy", "boxes": f"boxes-{number:05d}.npy"}
-    write_array(output / files["features"], np.concatenate(features))
-    write_array(output / files["boxes"], np.concatenate(boxes))
+    if image_ids:
+        write_array(output / files["features"], np.concatenate(features))
+        write_array(output / files["boxes"], np.concatenate(boxes))
     failed = failures.names[failed_before:]
     return {**files, "images": len(image_ids), "image_ids": image_ids, "image_sizes": image_sizes, "failures": failed}
 
@@ -356,6 +368,20 @@ def _checked_features(features: np.ndarray, names: list[str], extractor: RegionE
     return stored
 
 
+def _checked_boxes(boxes: np.ndarray, names: list[str], extractor: RegionExtractor) -> np.ndarray:
+    """Return [B, R, 4] float32, in [0, 1] of width and height."""
+    boxes = np.asarray(boxes, dtype=np.float32)
+    expected = (len(names), extractor.regions, 4)
+    # A detector's rounding may leave the picture by a hair; pixel coordinates are what this is after.
+    if boxes.shape != expected or not ((boxes >= -1e-3) & (boxes <= 1 + 1e-3)).all():
+        raise DataError(
+            f"extractor {extractor.name!r} gave boxes {boxes.shape} where it promised {expected} in [0, 1] of width "
+            "and height",
+            record=names[0],
+        )
+    return boxes.clip(0, 1)
+
+
 def _write_index(
     output: Path, identity: dict[str, Any], finished: dict[str, Any], parts: Sequence[dict[str, Any]]
 ) -> None:
@@ -373,5 +399,6 @@ def _write_index(
     if not index["image_ids"]:
         raise DataError("not one image could be read", path=output)
     write_json(output / INDEX_NAME, index)
-    for part in output.glob("part-*.json"):
-        part.unlink()
+    # The parts, and what a killed run left half written.
+    for leftover in [*output.glob("part-*.json"), *output.glob(".*.npy-*"), *output.glob(".*.json-*")]:
+        leftover.unlink(missing_ok=True)

@@ -35,11 +35,15 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
     def from_buffer(buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
         return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
 
+    def empty_bytes() -> bytes:
+        return b""
+
     allowed: dict[tuple[str, str], Any] = {
         ("argparse", "Namespace"): type("Namespace", (argparse.Namespace,), {}),
         ("collections", "Counter"): type("Counter", (collections.Counter,), {}),
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("_codecs", "encode"): encode,
+        ("__builtin__", "bytes"): empty_bytes,  # how protocol 2 writes b""; with a length it could ask for any memory
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
     }

@@ -1,0 +1,141 @@
+import argparse
+import collections
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from vl_alignment.data.restricted_pickle import load_restricted, load_tensors
+from vl_alignment.models.errors import DataError
+
+PLAIN = {
+    "numbers": [1, -2.5, 3 + 4j, True, None, 10**40],
+    "text": ("Zürich", b"\x00\xff"),
+    "sets": [{1, 2}, frozenset("ab")],
+    "ordered": collections.OrderedDict(b=1, a=2),
+    "counted": collections.Counter("hello"),
+    "options": argparse.Namespace(margin=0.2, names=["a"]),
+}
+
+
+class Attack:
+    """Asks the reader to call something."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_bytes(content: bytes):
+        path = tmp_path / "file.pickle"
+        path.write_bytes(content)
+        return path
+
+    return write_bytes
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_data_comes_back(write, protocol):
+    assert load_restricted(write(pickle.dumps(PLAIN, protocol))) == PLAIN
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_come_back(write, protocol):
+    arrays = [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.array(["a", "bc"]),
+        np.array([{"a": 1}, None], dtype=object),
+        np.zeros((0, 3), dtype=">i2"),
+        np.float64(2.5),
+    ]
+    for array in arrays:
+        content = pickle.dumps(array, protocol)
+        read = load_restricted(write(content))
+        np.testing.assert_array_equal(read, array)
+        assert (read.dtype, read.shape) == (pickle.loads(content).dtype, array.shape)
+
+
+def test_old_numpy_names_and_python_2_strings(write):
+    content = pickle.dumps(np.arange(3), 2).replace(b"numpy._core", b"numpy.core")
+    np.testing.assert_array_equal(load_restricted(write(content)), np.arange(3))
+    # As Python 2 wrote a list of its byte strings (AttnGAN's filenames.pickle is one).
+    assert load_restricted(write(b"(lp0\nS'002.Laysan_Albatross/0001'\np1\na.")) == ["002.Laysan_Albatross/0001"]
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_hostile_file_is_refused_and_nothing_runs(write, tmp_path, protocol):
+    target = tmp_path / "created"
+    path = write(pickle.dumps({"harmless": 1, "attack": Attack(os.mkdir, str(target))}, protocol))
+    with pytest.raises(DataError, match=r"file.pickle: the pickle asks for posix.mkdir, .* refused"):
+        load_restricted(path)
+    assert not target.exists()
+    pickle.loads(path.read_bytes())
+    assert target.exists(), "the file is one that an ordinary load would run"
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (eval, ("1",), "eval"),
+        (getattr, ("", "join"), "getattr"),
+        (__import__, ("os",), "__import__"),
+        (np.load, ("x",), "load"),
+        (io.open, ("x",), "open"),
+        (torch.load, ("x",), "torch"),
+    ],
+)
+def test_only_the_list_is_allowed(write, function, arguments, name):
+    with pytest.raises(DataError, match=f"asks for .*{name}"):
+        load_restricted(write(pickle.dumps(Attack(function, *arguments))))
+
+
+def test_dotted_names_lead_nowhere(write):
+    content = b"\x80\x04\x8c\x08argparse\x8c\x12Namespace.__init__\x93."
+    with pytest.raises(DataError, match="asks for argparse.Namespace.__init__"):
+        load_restricted(write(content))
+
+
+def test_a_file_cannot_change_our_classes(write):
+    # BUILD with a slot state sets attributes on whatever it is given, here on the class itself.
+    content = b"\x80\x02cargparse\nNamespace\nN}X\x05\x00\x00\x00spoilK\x01s\x86b."
+    load_restricted(write(content))
+    assert not hasattr(argparse.Namespace, "spoil")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"no pickle at all", pickle.dumps([1, 2])[:-3], b"\x80\x04N0."])
+def test_damaged_files(write, content):
+    with pytest.raises(DataError, match="file.pickle: this pickle cannot be read"):
+        load_restricted(write(content))
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(DataError, match="nowhere: there is no such pickle"):
+        load_restricted(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="nowhere: there is no such torch file"):
+        load_tensors(tmp_path / "nowhere")
+
+
+def test_tensors(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.arange(3.0), "step": 7}, path)
+    read = load_tensors(path)
+    assert read["step"] == 7 and read["weight"].tolist() == [0, 1, 2]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="weights.pth: this torch file cannot be read"):
+        load_tensors(path)
+
+
+def test_hostile_torch_file(tmp_path):
+    torch.save({"weight": torch.zeros(1), "attack": Attack(os.mkdir, str(tmp_path / "created"))}, tmp_path / "bad.pth")
+    with pytest.raises(DataError, match="bad.pth: this torch file cannot be read"):
+        load_tensors(tmp_path / "bad.pth")
+    assert not (tmp_path / "created").exists()
