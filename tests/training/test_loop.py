@@ -189,15 +189,15 @@ def test_history_shows_the_decayed_learning_rate(uninterrupted):
 
 def test_terminated_process_leaves_a_loadable_checkpoint(tmp_path):
     script = """
-import sys, time
-from .tiny import TinyModel, TinyObjective, tiny_settings
+import sys
+import time
+from training.tiny import TinyModel, TinyObjective, tiny_settings
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.loop import train
 from vl_alignment.training.runs import RunDirectory
 settings = tiny_settings(epochs=3)
 objective = TinyObjective(settings)
-objective.before_loss = {call: lambda: time.sleep(0.05) for call in range(7, 1000)}
-print("started", flush=True)
+objective.before_loss = {call: lambda: time.sleep(0.5) for call in range(7, 16)}
 try:
     train(TinyModel(), objective, settings, RunDirectory(sys.argv[1]))
 except TrainingInterrupted:
@@ -207,7 +207,8 @@ except TrainingInterrupted:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment)
     deadline = time.monotonic() + 50
-    while not list(folder.glob("checkpoints/epoch-0001-*")) and time.monotonic() < deadline:
+    while not list(folder.glob("checkpoints/epoch-*")) and time.monotonic() < deadline:
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 130
