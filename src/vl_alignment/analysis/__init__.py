@@ -1,1 +1,57 @@
-"""."""
+"""The study: statistics over seeds, tables, findings, attention on pictures, and the report.
+
+Names are imported on first use: plots and pages need libraries that a table does not.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attention import AlignmentMap, MapSide, scan_alignment_map, scan_alignment_maps
+    from .drawing import alignment_png, draw_alignment
+    from .report import write_report
+    from .statistics import Estimate, estimate, paired_differences, summarise
+    from .tables import published_comparison, published_table, retrieval_table, runs_csv
+
+_MODULES = {
+    "AlignmentMap": "attention",
+    "Estimate": "statistics",
+    "MapSide": "attention",
+    "alignment_png": "drawing",
+    "draw_alignment": "drawing",
+    "estimate": "statistics",
+    "paired_differences": "statistics",
+    "published_comparison": "tables",
+    "published_table": "tables",
+    "retrieval_table": "tables",
+    "runs_csv": "tables",
+    "scan_alignment_map": "attention",
+    "scan_alignment_maps": "attention",
+    "summarise": "statistics",
+    "write_report": "report",
+}
+
+__all__ = [
+    "AlignmentMap",
+    "Estimate",
+    "MapSide",
+    "alignment_png",
+    "draw_alignment",
+    "estimate",
+    "paired_differences",
+    "published_comparison",
+    "published_table",
+    "retrieval_table",
+    "runs_csv",
+    "scan_alignment_map",
+    "scan_alignment_maps",
+    "summarise",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is asked for."""
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,9 +74,7 @@ def _coverage(results: Sequence[Result]) -> Finding:
         text = f"{functions} {where}, {most} seeds at most, and fewer for {short}."
         return Finding("warning", text)
     if most == 1:
-        text = (
-            f"{functions} {where}, one seed each: there are no intervals, so the order of the rows shows nothing yet."
-        )
+        text = f"{functions} {where}, one seed each: there are no intervals, so no difference can be shown yet."
         return Finding("warning", text)
     return Finding("fact", f"{functions} {where}, {most} seeds each.")
 

@@ -145,7 +145,12 @@ def _group_starts(columns: Sequence[Column]) -> set[int]:
 def _subtitle(results: Sequence[Result]) -> list[str]:
     models = ", ".join(sorted({str(result.get("model", "")).upper() for result in results} - {""}))
     finished = max((str(result.get("finished") or "") for result in results), default="")[:10]
-    parts = [models, f"on {dataset_title(results)}", f"{len(results)} runs", finished and f"finished {finished}"]
+    parts = [
+        models,
+        f"on {dataset_title(results)}",
+        f"{len(results)} run{'s' * (len(results) != 1)}",
+        finished and f"finished {finished}",
+    ]
     return [part for part in parts if part]
 
 
@@ -156,7 +161,6 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
     sizes = ", ".join(f"{dataset[name]:,} {name}" for name in splits)
     digest = dataset.get("content_hash")
     training = [result.get("training") or {} for result in results]
-    seconds = [float(run["seconds"]) for run in training if run.get("seconds") is not None]
     lines: dict[str, list[str]] = {
         "Data set": [
             f"{dataset.get('name', 'unknown')}{f': {sizes} images' if sizes else ''}",
@@ -169,9 +173,7 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
             for name in ("epochs", "steps", "device", "precision")
             if (values := _distinct(run.get(name) for run in training))
         ],
-        "Time": [f"{sum(seconds) / 60:.1f} minutes in all, {min(seconds):.0f} to {max(seconds):.0f} seconds a run"]
-        if seconds
-        else [],
+        "Time": _time_lines([float(run["seconds"]) for run in training if run.get("seconds") is not None]),
         "Intervals": [
             "Student's t at 95 % over the seeds of a row; differences are paired by seed, and the findings' intervals "
             "are widened to hold together (Bonferroni). They do not cover the choice of the test set."
@@ -196,6 +198,14 @@ def _seed_lines(results: Sequence[Result]) -> list[str]:
     common, *others = sorted(rows, key=lambda seeds: -len(rows[seeds]))
     lines = [f"{', '.join(map(str, common))} for every function" + (" not named here" if others else "")]
     return lines + [f"{', '.join(map(str, seeds))} for {', '.join(rows[seeds])}" for seeds in others]
+
+
+def _time_lines(seconds: Sequence[float]) -> list[str]:
+    if not seconds:
+        return []
+    shortest, longest = (f"{end(seconds):.0f}" for end in (min, max))
+    each = longest if shortest == longest else f"{shortest} to {longest}"
+    return [f"{each} seconds of training a run, {sum(seconds) / 60:.1f} minutes in all"]
 
 
 def _lines(value: object) -> list[str]:
