@@ -14,6 +14,7 @@ from vl_alignment.data.features import (
     extract_regions,
     extractor_names,
     register_extractor,
+    without_failed_images,
 )
 from vl_alignment.models.errors import ConfigurationError, DataError
 
@@ -109,6 +110,8 @@ def test_broken_images_are_reported_counted_and_left_out(photographs, image_fold
     assert store.image_ids == ["00", "01", "02", "04", "05", "06", "07", "08", "09", "11"]
     assert json.loads((tmp_path / "store" / "index.json").read_text())["failures"] == ["03", "10"]
     np.testing.assert_allclose(store.features(["04"])[0, 0], [0, 1, 1], atol=2 / 255)
+    readable = without_failed_images(photographs, store)
+    assert [len(split) for split in readable.values()] == [7, 2, 1] and readable["test"]["image_id"][:] == ["11"]
     # Nothing new to read: the store stays as it is, byte for byte.
     before = files_of(tmp_path / "store")
     extract_regions(photographs, extractor, tmp_path / "store", **SMALL)

@@ -42,6 +42,14 @@ def test_sizes_take_the_first_images(data_dir):
         load_retrieval_dataset("karpathy", data_dir, sizes={"dev": 1})
 
 
+def test_blocks_needs_no_folder(tmp_path):
+    sizes = {"train": 3, "validation": 2, "test": 2}
+    data = load_retrieval_dataset("blocks", sizes=sizes, cache_dir=tmp_path, seed=5)
+    assert {name: len(split) for name, split in data.items()} == sizes
+    with pytest.raises(DataError, match="there is no split 'dev'; the data set has train, validation, test"):
+        load_retrieval_dataset("blocks", sizes={"dev": 1}, cache_dir=tmp_path)
+
+
 def test_options_reach_the_reader(data_dir, image_folder):
     annotations = (data_dir / "dataset_mine.json").rename(data_dir / "other.json")
     data = load_retrieval_dataset("karpathy", data_dir, annotations=annotations, image_folder=None)

@@ -37,6 +37,7 @@ __all__ = [
     "extract_regions",
     "extractor_names",
     "register_extractor",
+    "without_failed_images",
 ]
 
 logger = logging.getLogger(__name__)
@@ -210,6 +211,21 @@ def extract_regions(
     if failures.names:
         logger.warning("%d of %d images were left out: they could not be read", len(failures.names), len(pictures))
     return RegionStore.open(output)
+
+
+def without_failed_images(data: datasets.DatasetDict, store: RegionStore) -> datasets.DatasetDict:
+    """Return the data set without the images that the extraction reported as unreadable and left out.
+
+    Images that the store lacks for any other reason stay, so that a store of other data is still noticed.
+    """
+    failed = set(store.failures)
+    result = datasets.DatasetDict()
+    for name, split in data.items():
+        rows = [row for row, image_id in enumerate(split["image_id"]) if image_id not in failed]
+        result[name] = split if len(rows) == len(split) else split.select(rows)
+        if len(rows) < len(split):
+            logger.warning("%s: %d images without regions are left out", name, len(split) - len(rows))
+    return result
 
 
 def check_writable(folder: Path) -> None:

@@ -58,6 +58,7 @@ class RegionStore:
         extractor: Name of what made the features.
         extractor_version: Its version.
         image_sizes: (height, width) of each image, where known.
+        failures: Ids of the images that the extraction could not read and left out.
         path: Where it lies, for messages.
     """
 
@@ -70,9 +71,11 @@ class RegionStore:
         extractor: str,
         extractor_version: str,
         image_sizes: Sequence[tuple[int, int]] | None = None,
+        failures: Sequence[str] = (),
         path: Path | None = None,
     ) -> None:
         self.path = path
+        self.failures = list(failures)
         self.image_ids = list(image_ids)
         self.extractor = extractor
         self.extractor_version = extractor_version
@@ -110,6 +113,7 @@ class RegionStore:
             extractor=index["extractor"],
             extractor_version=index["extractor_version"],
             image_sizes=[(height, width) for height, width in index["image_sizes"]],
+            failures=index.get("failures", ()),
             path=path,
         )
 

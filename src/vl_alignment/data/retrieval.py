@@ -17,6 +17,7 @@ from vl_alignment.models.errors import ConfigurationError, DataError
 __all__ = ["content_hash", "load_retrieval_dataset", "retrieval_dataset_names", "select_split"]
 
 DATA_VARIABLE = "VL_ALIGNMENT_DATA"
+BLOCKS_SPLITS = ("train", "validation", "test")
 
 
 def _karpathy(name: str | None, data_dir: Path, **options: Any) -> datasets.DatasetDict:
@@ -87,6 +88,8 @@ def load_retrieval_dataset(
         if name == "blocks":
             from vl_alignment.data.blocks import load_blocks
 
+            if unknown := sorted(set(sizes or {}) - set(BLOCKS_SPLITS)):
+                raise DataError(f"there is no split {unknown[0]!r}; the data set has {', '.join(BLOCKS_SPLITS)}")
             return load_blocks(cache_dir=cache_dir, **(sizes or {}), **options)
         data = _READERS[name](_data_folder(name, data_dir), **options)
     except TypeError as error:
