@@ -1,5 +1,9 @@
 """Train SCAN with one alignment function and evaluate it, on one process or several.
 
+On the built-in data, from pixels:
+
+    accelerate launch examples/train_scan.py --preset blocks --alignment-function general_key --output outputs
+
 On precomputed regions (see `vl-alignment extract-features`), two GPUs:
 
     accelerate launch --multi_gpu --num_processes 2 examples/train_scan.py --preset flickr8k \
@@ -15,6 +19,7 @@ import sys
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.retrieval import load_retrieval_dataset
 from vl_alignment.models.errors import VlAlignmentError
+from vl_alignment.models.processing_scan import ScanImageProcessorPil
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.presets import PRESETS, get_preset
@@ -36,9 +41,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def pixel_processor(size: int) -> ScanImageProcessorPil:
+    return ScanImageProcessorPil(size={"height": size, "width": size})
+
+
 def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO)
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
     preset = get_preset(arguments.preset)
     given = {
         name: getattr(arguments, name)
@@ -53,6 +63,7 @@ def main() -> int:
             settings=TrainingSettings.from_dict({**preset["settings"], **given}),
             model_fields={**preset["model"], "alignment_function": arguments.alignment_function},
             region_store=RegionStore.open(arguments.regions) if arguments.regions else None,
+            image_processor=None if arguments.regions else pixel_processor(preset["data"].get("image_size", 224)),
             minimum_count=preset["data"]["minimum_count"],
             folds=preset["data"]["folds"],
         )

@@ -29,6 +29,15 @@ _SCAN_PAPER: dict[str, Any] = {
     "negatives": "hardest",
 }
 
+# From 96 x 96 pixels to 6 x 6 regions; trained along with the rest.
+_SMALL_RESNET: dict[str, Any] = {
+    "model_type": "resnet",
+    "embedding_size": 32,
+    "hidden_sizes": [32, 64, 128],
+    "depths": [1, 1, 1],
+    "layer_type": "basic",
+}
+
 PRESETS: dict[str, Preset] = {
     "flickr30k": {
         "model": dict(_SCAN_PAPER),
@@ -75,7 +84,13 @@ PRESETS: dict[str, Preset] = {
         "data": {"name": "flickr8k", "minimum_count": 4, "folds": 1},
     },
     "blocks": {
-        "model": {**_SCAN_PAPER, "feature_size": 128, "hidden_size": 256, "word_embedding_size": 128},
+        "model": {
+            **_SCAN_PAPER,
+            "hidden_size": 256,
+            "word_embedding_size": 128,
+            "vision_config": dict(_SMALL_RESNET),
+            "freeze_vision": False,
+        },
         "settings": {
             "epochs": 20,
             "batch_size": 64,
@@ -88,7 +103,7 @@ PRESETS: dict[str, Preset] = {
             "evaluate_every": 5,
             "checkpoint_every_steps": 200,
         },
-        "data": {"name": "blocks", "minimum_count": 1, "folds": 1},
+        "data": {"name": "blocks", "minimum_count": 1, "folds": 1, "image_size": 96},
     },
 }
 
