@@ -107,11 +107,9 @@ class AlignmentFunction(nn.Module):
         return self._transform(key, "key")
 
     def _transform(self, side: Tensor, name: str) -> Tensor:
-        if self.specification.normalized:
-            return F.normalize(side, dim=-1)
         if self.specification.transforms == name:
-            return F.linear(side, self.weight, self.bias)  # type: ignore[arg-type]
-        return side
+            side = F.linear(side, self.weight, self.bias)  # type: ignore[arg-type]
+        return F.normalize(side, dim=-1) if self.specification.normalized else side
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Score sides that are already transformed: [..., nQ, d], [..., nK, d] -> [..., nQ, nK]."""
@@ -145,8 +143,8 @@ class AlignmentFunction(nn.Module):
         Returns:
             The inner products, or None for a function from whose scores they cannot be had.
         """
-        if self.specification.transforms is not None or not self.is_bilinear:
-            return None
+        if type(self) is not AlignmentFunction or self.specification.transforms is not None or not self.is_bilinear:
+            return None  # a subclass may transform or score in any way
         if self.specification.normalized:
             return scores * query_norm * key_norm
         return scores if self.scale == 1.0 else scores / self.scale
@@ -154,7 +152,7 @@ class AlignmentFunction(nn.Module):
     @property
     def is_bilinear(self) -> bool:
         """Whether the score is a plain scaled inner product of the transformed sides."""
-        return self.activation is None
+        return self.activation is None and type(self).scores is AlignmentFunction.scores
 
     def factors(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, float]:
         """The transformed (q, k, scale) with `scores == scale * q k^T`, for fused attention kernels.
@@ -211,11 +209,6 @@ class AdditiveAlignment(AlignmentFunction):
         """The terms v * tanh(q + k), [..., nK, d], whose sum over d is the score."""
         return torch.tanh(query + key) * self.vector
 
-    @property
-    def is_bilinear(self) -> bool:
-        """Never: tanh stands inside the sum."""
-        return False
-
 
 @dataclass(frozen=True)
 class AlignmentSpecification:
@@ -262,7 +255,8 @@ def register_alignment_function(name: str, function: AlignmentSpecification | ty
 
     Args:
         name: The name, a Python identifier that the table does not have yet.
-        function: A row for the table, or a subclass of `AlignmentFunction` where no row can say it.
+        function: A row for the table, or a subclass of `AlignmentFunction` where no row can say it; models call its
+            `transform_query`, `transform_key`, `scores` and `products`, not only its `forward`.
 
     Raises:
         ConfigurationError: If the name is taken or no identifier, or the function is neither of the two.
