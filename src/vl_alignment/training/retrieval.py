@@ -104,14 +104,13 @@ def train_retrieval_run(
     accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
     set_seed(settings.seed)
     model = ScanForImageTextRetrieval(config)
-    processor = ScanProcessor(image_processor, tokenizer)
     objective = RetrievalObjective(
         dataset_dict,
         tokenizer,
         settings,
         region_store=region_store,
         image_processor=image_processor,
-        processor=processor,
+        processor=ScanProcessor(image_processor, tokenizer),
         folds=folds,
     )
     objective.check_model(model)
@@ -119,17 +118,25 @@ def train_retrieval_run(
     if accelerator.is_main_process:
         run.write_run({**description, "command": command or recorded_command(), "machine": describe_machine()})
     summary = train(model, objective, settings, run, accelerator=accelerator)
+    return _finish(run, objective, accelerator, lambda metrics: _result(description, config, metrics, summary, command))
+
+
+def _finish(
+    run: RunDirectory,
+    objective: RetrievalObjective,
+    accelerator: Accelerator,
+    result: Callable[[dict[str, float]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Evaluate the best weights on the test split and write predictions, then results."""
     best = ScanForImageTextRetrieval.from_pretrained(run.model).to(accelerator.device)
     evaluation = objective.evaluate(best, "test", accelerator)
-    result = [
-        _result(description, config, evaluation.metrics, summary, command) if accelerator.is_main_process else None
-    ]
+    written: list[Any] = [None]
     if accelerator.is_main_process:
         run.write_predictions(evaluation.predictions)
-        run.write_results(result[0] or {})
-        result = [read_result(run.results)]
-    broadcast_object_list(result)
-    return result[0] or {}
+        run.write_results(result(evaluation.metrics))
+        written = [read_result(run.results)]
+    broadcast_object_list(written)
+    return written[0]
 
 
 def _config(fields: Mapping[str, Any], tokenizer: Any, store: RegionStore | None) -> ScanConfig:
