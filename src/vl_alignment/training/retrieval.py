@@ -18,7 +18,7 @@ from vl_alignment.data.vocabulary import build_word_tokenizer
 from vl_alignment.models.configuration_scan import ScanConfig
 from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval
-from vl_alignment.models.processing_scan import ScanProcessor
+from vl_alignment.models.processing_scan import ScanImageProcessorPil, ScanProcessor
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.loop import FREE_SETTINGS, TrainingSummary, build_accelerator, train
 from vl_alignment.training.objectives import RetrievalObjective
@@ -110,7 +110,8 @@ def train_retrieval_run(
         settings,
         region_store=region_store,
         image_processor=image_processor,
-        processor=ScanProcessor(image_processor, tokenizer),
+        # A processor cannot be saved without an image processor; a model of region features refuses pixels itself.
+        processor=ScanProcessor(image_processor or ScanImageProcessorPil(), tokenizer),
         folds=folds,
     )
     objective.check_model(model)
