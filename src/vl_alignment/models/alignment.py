@@ -108,7 +108,7 @@ class AlignmentFunction(nn.Module):
 
     def _transform(self, side: Tensor, name: str) -> Tensor:
         if self.specification.transforms == name:
-            side = F.linear(side, self.weight, self.bias)  # type: ignore[arg-type]
+            side = _linear(side, self.weight, self.bias)  # type: ignore[arg-type]
         return F.normalize(side, dim=-1) if self.specification.normalized else side
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
@@ -195,19 +195,19 @@ class AdditiveAlignment(AlignmentFunction):
 
     def transform_query(self, query: Tensor) -> Tensor:
         """W1 q: [..., nQ, d] -> [..., nQ, d]."""
-        return F.linear(query, self.query_weight)
+        return _linear(query, self.query_weight)
 
     def transform_key(self, key: Tensor) -> Tensor:
         """W2 k: [..., nK, d] -> [..., nK, d]."""
-        return F.linear(key, self.key_weight)
+        return _linear(key, self.key_weight)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Score transformed sides: [..., nQ, d], [..., nK, d] -> [..., nQ, nK]."""
-        return torch.tanh(query.unsqueeze(-2) + key.unsqueeze(-3)) @ self.vector
+        return torch.tanh(query.unsqueeze(-2) + key.unsqueeze(-3)) @ self.vector.to(query.dtype)
 
     def products(self, query: Tensor, key: Tensor) -> Tensor:
         """The terms v * tanh(q + k), [..., nK, d], whose sum over d is the score."""
-        return torch.tanh(query + key) * self.vector
+        return torch.tanh(query + key) * self.vector.to(query.dtype)
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,12 @@ def build_alignment_function(
     """Build the module of a named function for queries and keys of width `size` (see `AlignmentFunction`)."""
     specification = alignment_specification(name)
     return specification.module(specification, size, activation, initialization, scale)
+
+
+def _linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` in the precision of the vectors, which a caller may have raised above that of the weights."""
+    dtype = vectors.dtype
+    return F.linear(vectors, weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
 def _generator_of_its_own() -> torch.Generator:

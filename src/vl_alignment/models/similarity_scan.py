@@ -99,15 +99,16 @@ class StackedCrossAttention(nn.Module):
             Similarities [I, C], float32 (float64 for float64 embeddings).
 
         Raises:
-            DataError: If a caption has no words, a picture no regions, or the widths differ.
+            DataError: If a caption has no words, a picture no regions, or the widths are not the model's.
         """
         regions = _buckets(region_embeddings, region_mask, "picture", "regions")
         words = _buckets(word_embeddings, word_mask, "caption", "words")
-        if region_embeddings.shape[-1] != word_embeddings.shape[-1]:
-            raise DataError(
-                f"regions of width {region_embeddings.shape[-1]} cannot be scored against words of width "
-                f"{word_embeddings.shape[-1]}; both must come from the same model"
-            )
+        for vectors, embeddings in (("regions", region_embeddings), ("words", word_embeddings)):
+            if embeddings.shape[-1] != self.alignment.size:
+                raise DataError(
+                    f"{vectors} of width {embeddings.shape[-1]} cannot be scored by a model of width "
+                    f"{self.alignment.size}; both sides must come from this model"
+                )
         with torch.autocast(region_embeddings.device.type, enabled=False):
             if self.words_are_queries:
                 return self._all_pairs(words, regions).T
