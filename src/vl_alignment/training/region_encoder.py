@@ -1,0 +1,504 @@
+"""A small region encoder for the blocks world: trained once on attributes, kept, its time counted.
+
+    pictures [B, 3, S, S] --> ResNet, stride 16 --> cells [B, G, G, d] --> a linear head an attribute --> class a cell
+
+It learns from pixels to name the shape, colour, material and size of the object in each cell, as a ResNet is trained
+on ImageNet before its regions are used; captions are never read, and the test split is never trained on. The heads
+are left behind: the regions are the cells' features.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
+
+from vl_alignment.data.blocks.grid_labels import cell_attributes
+from vl_alignment.data.blocks.scene import ATTRIBUTES, Scene
+from vl_alignment.data.features import RegionStore, extract_regions
+from vl_alignment.data.grid_extractor import TransformersGridExtractor
+from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
+from vl_alignment.models.processing_scan import ScanImageProcessorPil
+from vl_alignment.models.vision import vision_feature_size
+from vl_alignment.training.arguments import TrainingSettings
+from vl_alignment.training.loop import FREE_SETTINGS, build_accelerator, train
+from vl_alignment.training.objectives import Evaluation
+from vl_alignment.training.runs import RunDirectory, versions, write_json
+
+__all__ = [
+    "BlocksRegions",
+    "RegionAttributeModel",
+    "RegionAttributeObjective",
+    "RegionEncoder",
+    "blocks_regions",
+    "load_region_encoder",
+    "region_encoder_settings",
+    "train_region_encoder",
+]
+
+SCHEMA_VERSION = 1
+INFORMATION_NAME = "region_encoder.json"
+HEADS_NAME = "heads.safetensors"
+STRIDE = 16
+COLUMNS = ("image_id", "image", "scene", "masks")
+
+VISION_FIELDS: dict[str, Any] = {
+    "layer_type": "basic",
+    "embedding_size": 32,
+    "hidden_sizes": [32, 64, 128],
+    "depths": [1, 1, 1],
+}
+SETTINGS: dict[str, Any] = {
+    "epochs": 15,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "decay_epochs": (9, 13),
+    "decay_factor": 0.3,
+    "warmup_steps": 15,
+    "gradient_clipping": None,
+}
+# More than half of the cells show nothing; at full weight they would keep the loss from what the regions are for.
+EMPTY_CELL_WEIGHT = 0.2
+# What the weights do not depend on: such settings give the same encoder.
+_NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {"epoch_captions", "all_negatives_epochs", "validation_captions"}
+
+
+@dataclass(frozen=True)
+class RegionEncoder:
+    """A trained region encoder on disk.
+
+    Args:
+        folder: Of the encoder, with `region_encoder.json`.
+        image_size: Side of its pictures in pixels.
+        regions: Cells of a picture.
+        feature_size: Width of a region.
+        metrics: Accuracy in percent on cells of the validation split: each attribute's and their mean where there is
+            an object, and of the cells without one.
+        seconds: All that making it took: reading the pictures, training, evaluation.
+        steps: Of the optimiser.
+        data_hash: Of the pictures and scenes it was trained and selected on.
+        vision_config: Of the backbone, the fields that were chosen.
+        settings: Of the training.
+        versions: Of the packages.
+    """
+
+    folder: Path
+    image_size: int
+    regions: int
+    feature_size: int
+    metrics: dict[str, float]
+    seconds: float
+    steps: int
+    data_hash: str
+    vision_config: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def model_folder(self) -> Path:
+        """Weights, configuration and image processor, for `from_pretrained`."""
+        return RunDirectory(self.folder).model
+
+    def backbone(self) -> ResNetModel:
+        """Return the trained backbone, in evaluation mode.
+
+        Raises:
+            CheckpointError: The weights are missing or damaged.
+        """
+        try:
+            return ResNetModel.from_pretrained(self.model_folder, local_files_only=True).eval()
+        except Exception as error:  # safetensors and transformers each raise errors of their own
+            reason = str(error).strip().split("\n")[0]
+            raise CheckpointError(
+                f"The backbone cannot be loaded ({reason}); train it again.", path=self.folder
+            ) from error
+
+    def image_processor(self) -> Any:
+        """Return what makes the backbone's pixel values."""
+        return AutoImageProcessor.from_pretrained(self.model_folder, local_files_only=True)
+
+
+class RegionAttributeModel(nn.Module):
+    """A ResNet with a linear head for each attribute on every cell of its last feature map.
+
+    Args:
+        config: Of the backbone.
+    """
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.backbone = ResNetModel(config)
+        width = vision_feature_size(config)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(values) + 1) for name, values in ATTRIBUTES.items()})
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Return logits [B, G, G, classes] of each attribute for pictures [B, 3, S, S]; class 0 is nothing."""
+        cells = self.backbone(pixel_values).last_hidden_state.permute(0, 2, 3, 1)  # [B, G, G, d]
+        return {name: head(cells) for name, head in self.heads.items()}
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the backbone, and the heads beside it."""
+        self.backbone.save_pretrained(folder)
+        save_file(self.heads.state_dict(), Path(folder) / HEADS_NAME)
+
+
+class AttributeCells:
+    """Pictures of one split and the attributes of what their cells show.
+
+    Args:
+        split: Of a blocks data set.
+        image_size: Side S the pictures are brought to.
+        grid: Cells G along a side.
+
+    Attributes:
+        image_ids: In the order of the rows.
+        pixels: uint8 [N, 3, S, S].
+        labels: int64 [N, G, G] of each attribute, 0 where there is nothing.
+    """
+
+    def __init__(self, split: datasets.Dataset, image_size: int, grid: int) -> None:
+        self.image_ids: list[str] = list(split["image_id"])
+        self.pixels = torch.empty((len(split), 3, image_size, image_size), dtype=torch.uint8)
+        labels = {name: np.empty((len(split), grid, grid), dtype=np.int64) for name in ATTRIBUTES}
+        for row, record in enumerate(split.select_columns(list(COLUMNS))):
+            picture = record["image"].convert("RGB")
+            if picture.size != (image_size, image_size):
+                picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
+            self.pixels[row] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            cells = cell_attributes(Scene.from_json(record["scene"]), np.asarray(record["masks"]), grid)
+            for name, values in cells.items():
+                labels[name][row] = values
+        self.labels = {name: torch.from_numpy(values) for name, values in labels.items()}
+
+
+@dataclass(frozen=True)
+class FlippedRows:
+    """The rows of one epoch, some of them mirrored: left and right are no attributes."""
+
+    flipped: np.ndarray  # bool [N]
+
+    def __len__(self) -> int:
+        return len(self.flipped)
+
+    def __getitem__(self, index: int) -> tuple[int, bool]:
+        return index, bool(self.flipped[index])
+
+
+class RegionAttributeObjective:
+    """Naming the attributes of the object in each cell.
+
+    Args:
+        train: Cells to learn from.
+        validation: Cells by which the best weights are chosen.
+        settings: Seed and batch sizes.
+        processor: The image processor; its scaling is applied to the pixels, and it is saved with the weights.
+    """
+
+    task = "region-attributes"
+    selection_metric = "attribute_accuracy"
+
+    def __init__(
+        self, train: AttributeCells, validation: AttributeCells, settings: TrainingSettings, processor: Any
+    ) -> None:
+        self.cells = {"train": train, "validation": validation}
+        self.settings, self.processor = settings, processor
+        self.mean, self.deviation = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std)
+        )
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise a ConfigurationError where the model's cells are not those of the labels."""
+        with torch.no_grad():
+            logits = model.eval()(self._pixel_values(self.cells["train"].pixels[:1]))
+        given, wanted = logits["shape"].shape[1:3], self.cells["train"].labels["shape"].shape[1:]
+        if given != wanted:
+            raise ConfigurationError(
+                f"The backbone gives {tuple(given)} cells, but the labels have {tuple(wanted)}; use three stages."
+            )
+
+    def train_dataset(self, epoch: int) -> FlippedRows:
+        """Return the rows of an epoch, half of them mirrored."""
+        # A stream of its own, apart from the one that orders the rows.
+        draw = np.random.default_rng([self.settings.seed, epoch, 2])
+        return FlippedRows(draw.random(len(self.cells["train"].image_ids)) < 0.5)
+
+    def collate(self, examples: list[tuple[int, bool]]) -> dict[str, Any]:
+        """Return `pixel_values` [B, 3, S, S], the `labels` [B, G, G] by attribute, and image ids as "ids"."""
+        cells = self.cells["train"]
+        rows = [row for row, _ in examples]
+        flipped = torch.tensor([flip for _, flip in examples])
+        return {
+            "pixel_values": self._pixel_values(_mirrored(cells.pixels[rows], flipped)),
+            "labels": {name: _mirrored(labels[rows], flipped) for name, labels in cells.labels.items()},
+            "ids": [cells.image_ids[row] for row in rows],
+        }
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
+        """Return the sum over attributes of the cross-entropy of all cells, those with nothing weighing less."""
+        logits = model(batch["pixel_values"])
+        losses = []
+        for name, labels in batch["labels"].items():
+            scores = logits[name].float().flatten(0, 2)  # [B * G * G, classes]
+            weight = scores.new_ones(scores.shape[1])
+            weight[0] = EMPTY_CELL_WEIGHT
+            losses.append(functional.cross_entropy(scores, labels.flatten(), weight))
+        return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
+        """Return accuracies in percent; every process looks at the whole of the (small) split."""
+        training = model.training
+        model.eval()
+        cells, size = self.cells[split], self.settings.evaluation_batch_size
+        batches = [model(self._pixel_values(pixels).to(accelerator.device)) for pixels in cells.pixels.split(size)]
+        model.train(training)
+        right = {
+            name: torch.cat([logits[name].argmax(-1).cpu() for logits in batches]) == labels
+            for name, labels in cells.labels.items()
+        }  # [N, G, G] each
+        occupied = cells.labels["shape"] > 0
+        metrics = {f"accuracy_{name}": _percent(values[occupied]) for name, values in right.items()}
+        mean = sum(metrics.values()) / len(metrics)
+        return Evaluation(
+            {self.selection_metric: mean, **metrics, "accuracy_empty": _percent(right["shape"][~occupied])}
+        )
+
+    def _pixel_values(self, pixels: Tensor) -> Tensor:
+        """Scale pixels uint8 [B, 3, S, S] as the image processor does."""
+        return (pixels.float() * self.processor.rescale_factor - self.mean) / self.deviation
+
+
+def region_encoder_settings(**changes: Any) -> TrainingSettings:
+    """Return the settings that the encoder is trained with, some of them changed."""
+    return TrainingSettings.from_dict({**SETTINGS, **changes})
+
+
+def train_region_encoder(
+    data: datasets.DatasetDict,
+    output: str | Path,
+    *,
+    settings: TrainingSettings | None = None,
+    vision_fields: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    accelerator: Accelerator | None = None,
+) -> RegionEncoder:
+    """Train the region encoder of a blocks data set, or take it from an earlier call.
+
+    It is kept under `output` in a folder named by data and settings; an interrupted training goes on.
+
+    Args:
+        data: Splits "train" and "validation"; others are not touched.
+        output: Folder of all region encoders.
+        settings: Default: `region_encoder_settings()`.
+        vision_fields: Fields of `ResNetConfig` in place of `VISION_FIELDS`; three stages, so that a cell is 16 pixels.
+        image_size: Side of the pictures, a multiple of 16; default: that of the data set's.
+        accelerator: Made from the settings if not given.
+
+    Raises:
+        ConfigurationError: The data set is not of the blocks world, or a setting does not fit.
+        DataError: A split is missing or empty.
+        TrainingInterrupted: After Ctrl-C or kill, when a checkpoint is written.
+    """
+    started = time.monotonic()
+    settings = settings if settings is not None else region_encoder_settings()
+    config, fields_chosen = _vision_config(vision_fields)
+    splits = {name: _checked_split(data, name) for name in ("train", "validation")}
+    if image_size is None:
+        image_size = int(splits["train"][0]["image"].width)
+    if image_size < STRIDE or image_size % STRIDE:
+        raise ConfigurationError(f"image_size={image_size} must be a multiple of {STRIDE}, the side of a cell.")
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "image_size": image_size,
+        "data_hash": _pictures_hash(splits),
+        "vision_config": fields_chosen,
+        "settings": {name: value for name, value in settings.to_dict().items() if name not in _NOT_IN_KEY},
+    }
+    run = RunDirectory(Path(output) / f"region-encoder-{_key(identity)}")
+    if (run.path / INFORMATION_NAME).exists():
+        return load_region_encoder(run.path)
+
+    run.check_writable()
+    grid = image_size // STRIDE
+    processor = ScanImageProcessorPil(size={"height": image_size, "width": image_size})
+    cells = {name: AttributeCells(split, image_size, grid) for name, split in splits.items()}
+    objective = RegionAttributeObjective(cells["train"], cells["validation"], settings, processor)
+    set_seed(settings.seed)
+    model = RegionAttributeModel(config)
+    prepared = time.monotonic() - started
+    accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
+    summary = train(model, objective, settings, run, accelerator=accelerator)
+    if accelerator.is_main_process:
+        metrics = _best_validation(run)
+        information = {
+            **identity,
+            "regions": grid * grid,
+            "feature_size": vision_feature_size(config),
+            "metrics": metrics,
+            "seconds": round(prepared + summary.seconds, 1),
+            "steps": summary.steps,
+            "versions": versions(),
+        }
+        write_json(run.path / INFORMATION_NAME, information)
+        shutil.rmtree(run.checkpoints)
+    accelerator.wait_for_everyone()
+    return load_region_encoder(run.path)
+
+
+def load_region_encoder(folder: str | Path) -> RegionEncoder:
+    """Return the finished region encoder in a folder.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or a newer version wrote it.
+    """
+    folder = Path(folder)
+    try:
+        information = json.loads((folder / INFORMATION_NAME).read_text())
+        version = information.pop("schema_version")
+        if version > SCHEMA_VERSION:
+            raise CheckpointError(
+                f"The region encoder has schema version {version}, this vl-alignment reads up to {SCHEMA_VERSION}; "
+                "update vl-alignment.",
+                path=folder,
+            )
+        return RegionEncoder(folder=folder, **information)
+    except FileNotFoundError as error:
+        raise CheckpointError("There is no finished region encoder here; train it first.", path=folder) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{INFORMATION_NAME} is damaged ({error}); remove the folder and train again.", path=folder
+        ) from error
+
+
+class BlocksRegions(NamedTuple):
+    """Regions of a blocks data set.
+
+    Args:
+        store: Of all splits, float32.
+        encoder: What made them; `encoder.model_folder` is the vision model that travels with a retrieval model.
+        seconds: Spent on training the encoder and on extraction, whenever that was.
+    """
+
+    store: RegionStore
+    encoder: RegionEncoder
+    seconds: float
+
+
+def blocks_regions(
+    data: datasets.DatasetDict,
+    cache_dir: str | Path,
+    *,
+    settings: TrainingSettings | None = None,
+    vision_fields: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = True,
+) -> BlocksRegions:
+    """Train the region encoder on the train split and extract the regions of all splits, or take both from the cache.
+
+    Args:
+        data: A blocks data set.
+        cache_dir: Where encoder and regions are kept.
+        settings: Of the encoder's training; see `train_region_encoder`.
+        vision_fields: Of the encoder.
+        image_size: Of the encoder.
+        accelerator: Of the encoder's training; one of its processes extracts.
+        progress: Whether extraction shows a progress bar.
+
+    Raises:
+        ConfigurationError: As of `train_region_encoder`.
+        DataError: As of `train_region_encoder` and `extract_regions`.
+    """
+    encoder = train_region_encoder(
+        data, cache_dir, settings=settings, vision_fields=vision_fields, image_size=image_size, accelerator=accelerator
+    )
+    # Ids do not tell pictures of two sizes apart, so the store is named by the pictures themselves.
+    folder = encoder.folder / f"regions-{_pictures_hash(data)}"
+    timing = folder / "seconds.json"
+    if (accelerator is None or accelerator.is_main_process) and not timing.exists():
+        started = time.monotonic()
+        # The model, not its folder: a store's version should not hold the path of this machine. Float32, on the CPU
+        # and with the same scaling, so that a retrieval model that gets these weights sees the same from pixels.
+        extractor = TransformersGridExtractor(encoder.backbone(), image_size=encoder.image_size)
+        extract_regions(data, extractor, folder, dtype="float32", progress=progress)
+        write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    seconds = json.loads(timing.read_text())["seconds"]
+    return BlocksRegions(RegionStore.open(folder), encoder, round(encoder.seconds + seconds, 1))
+
+
+def _vision_config(chosen: Mapping[str, Any] | None) -> tuple[ResNetConfig, dict[str, Any]]:
+    """Return the backbone's configuration, and the fields that make it."""
+    values = {**VISION_FIELDS, **(chosen or {})}
+    known = {field.name for field in fields(ResNetConfig)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigurationError(f"Unknown fields {unknown} of a ResNet's configuration.")
+    try:
+        return ResNetConfig(**values), json.loads(json.dumps(values))
+    except Exception as error:  # strict configurations raise errors of huggingface_hub, no ValueErrors
+        raise ConfigurationError(f"vision_fields={values} make no ResNet: {error}") from error
+
+
+def _checked_split(data: datasets.DatasetDict, name: str) -> datasets.Dataset:
+    if name not in data or not len(data[name]):
+        raise DataError(
+            f"The region encoder needs a split {name!r} that is not empty; the data set has {sorted(data)}."
+        )
+    if missing := [column for column in COLUMNS if column not in data[name].column_names]:
+        raise ConfigurationError(
+            f"The {name} split has no column {missing[0]!r}: the region encoder learns from scenes of the blocks world."
+        )
+    return data[name]
+
+
+def _pictures_hash(data: Mapping[str, datasets.Dataset]) -> str:
+    """Return 16 hexadecimal digits of a SHA-256 over ids, encoded pictures, scenes and masks of all splits."""
+    digest = hashlib.sha256()
+    encoded = datasets.Image(decode=False)
+    for name in sorted(data):
+        split = data[name].select_columns(list(COLUMNS)).cast_column("image", encoded).cast_column("masks", encoded)
+        for record in split:
+            digest.update(json.dumps([name, record["image_id"], record["scene"]]).encode())
+            for column in ("image", "masks"):
+                value = record[column]
+                digest.update(hashlib.sha256(value["bytes"] or Path(value["path"]).read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _key(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _best_validation(run: RunDirectory) -> dict[str, float]:
+    """Return the metrics of the validation whose weights were kept, the first of the best."""
+    rows = [json.loads(line) for line in run.history.read_text().splitlines()]
+    validations = [row["validation"] for row in rows if "validation" in row]
+    best = max(validations, key=lambda metrics: metrics[RegionAttributeObjective.selection_metric])
+    return {name: round(value, 2) for name, value in best.items()}
+
+
+def _mirrored(values: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror the rows [B, ..., W] that are `flipped` [B] along their last side."""
+    return torch.where(flipped.view(-1, *[1] * (values.dim() - 1)), values.flip(-1), values)
+
+
+def _percent(right: Tensor) -> float:
+    """Share of true values in percent; 0 where there are none, which is worth no selection."""
+    return 100.0 * float(right.float().mean()) if right.numel() else 0.0
