@@ -36,8 +36,7 @@ class AlignmentPreTrainedModel(PreTrainedModel):
                 finite. The original error is the cause.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        if allow_partial:
-            kwargs.setdefault("ignore_mismatched_sizes", True)
+        kwargs["ignore_mismatched_sizes"] = True  # they are reported below, by name
         try:
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
@@ -75,6 +74,6 @@ def _refuse_misfits(model: nn.Module, info: dict[str, Any], path: Any) -> None:
                 "weights are of another model or alignment function (allow_partial=True loads what fits)",
                 path=path,
             )
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not torch.isfinite(parameter).all():
+    for name, tensor in model.state_dict().items():  # buffers as well: the statistics of a backbone
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"tensor {name} holds numbers that are not finite; the training diverged", path=path)

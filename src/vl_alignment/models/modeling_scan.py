@@ -125,10 +125,13 @@ class ScanModel(ScanPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> "ScanModel":
-        """Keep a frozen backbone in evaluation mode: its batch statistics belong to its weights."""
+        """Keep a frozen backbone in evaluation mode, since its batch statistics belong to its weights.
+
+        `from_pretrained` makes new parameters and then calls this: they are frozen here once more.
+        """
         super().train(mode)
         if self.vision_model is not None and self.config.freeze_vision:
-            self.vision_model.eval()
+            self.vision_model.eval().requires_grad_(False)
         return self
 
     def extract_regions(self, pixel_values: Tensor) -> Tensor:
@@ -162,7 +165,8 @@ class ScanModel(ScanPreTrainedModel):
             Region embeddings [I, R, d]; zero where the mask is false.
 
         Raises:
-            DataError: If neither or both inputs are given, or the features have another width or none at all.
+            DataError: If neither or both inputs are given, the features have another width or none at all, or the mask
+                another shape.
         """
         if (pixel_values is None) == (region_features is None):
             raise DataError("give either pixel_values or region_features")
@@ -175,6 +179,8 @@ class ScanModel(ScanPreTrainedModel):
                 f"region_features have size {region_features.shape[-1]}, this model was made for "
                 f"{self.config.feature_size} (config.feature_size)"
             )
+        if region_mask is not None and region_mask.shape != region_features.shape[:2]:
+            raise DataError(f"region_mask is {tuple(region_mask.shape)}, the regions {tuple(region_features.shape)}")
         embeddings = self.region_encoder(region_features.to(self.dtype))
         return embeddings if region_mask is None else embeddings * region_mask.unsqueeze(-1).to(embeddings.dtype)
 
@@ -189,9 +195,14 @@ class ScanModel(ScanPreTrainedModel):
             Word embeddings [C, L, d], zero at padding.
 
         Raises:
-            DataError: If a caption has no words, is padded on the left, or has ids beyond the vocabulary.
+            DataError: If a caption has no words, is padded on the left, or has ids beyond the vocabulary, or the mask
+                has another shape.
         """
+        if input_ids.dim() != 2 or len(input_ids) == 0:
+            raise DataError(f"input_ids must be [captions, words], not {tuple(input_ids.shape)}")
         mask = self._word_mask(input_ids, attention_mask)
+        if mask.shape != input_ids.shape:
+            raise DataError(f"attention_mask is {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}")
         lengths = mask.sum(dim=1)
         if (lengths == 0).any():
             raise DataError("caption has no words; leave it out", record=int((lengths == 0).nonzero()[0]))
@@ -199,17 +210,20 @@ class ScanModel(ScanPreTrainedModel):
             mask.cumsum(dim=1) != torch.arange(1, mask.shape[1] + 1, device=mask.device).minimum(lengths[:, None])
         ).any():
             raise DataError("captions must be padded on the right; set tokenizer.padding_side = 'right'")
-        if int(input_ids.max()) >= self.config.vocab_size:
-            raise DataError(
-                f"token id {int(input_ids.max())} is outside the vocabulary of {self.config.vocab_size}; the tokenizer "
-                "belongs to another model"
-            )
+        for token_id in (int(input_ids.min()), int(input_ids.max())):
+            if not 0 <= token_id < self.config.vocab_size:
+                raise DataError(
+                    f"token id {token_id} is outside the vocabulary of {self.config.vocab_size}; the tokenizer belongs "
+                    "to another model"
+                )
         return self.text_encoder(input_ids, mask)
 
     def _word_mask(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if attention_mask is None:
-            return input_ids != self.config.pad_token_id
-        return attention_mask.bool()
+        if attention_mask is not None:
+            return attention_mask.bool()
+        if self.config.pad_token_id is None:
+            return torch.ones_like(input_ids, dtype=torch.bool)
+        return input_ids != self.config.pad_token_id
 
     def similarity(
         self,

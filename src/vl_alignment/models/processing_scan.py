@@ -29,7 +29,8 @@ class ScanProcessor(ProcessorMixin):
     """Turns captions and pictures into SCAN's inputs.
 
     Args:
-        image_processor: For a model with a vision backbone; None for one that takes given region features.
+        image_processor: Of the model's vision backbone; without one, the default, which a model of given region
+            features carries along unused.
         tokenizer: The word tokenizer (see `build_word_tokenizer`).
 
     Example:
@@ -37,11 +38,8 @@ class ScanProcessor(ProcessorMixin):
         >>> model(**inputs).logits_per_image  # doctest: +SKIP
     """
 
-    attributes = ["image_processor", "tokenizer"]
-    image_processor_class = "AutoImageProcessor"
-    tokenizer_class = "AutoTokenizer"
-
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
+        image_processor = ScanImageProcessorPil() if image_processor is None else image_processor
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(
@@ -68,14 +66,13 @@ class ScanProcessor(ProcessorMixin):
         Raises:
             DataError: If nothing is given, a caption has no words, or features are empty or not finite.
         """
-        if text is None and images is None and region_features is None:
-            raise DataError("give text, images or region_features")
+        given = [value for value in (text, images, region_features) if value is not None]
+        if not given or any(isinstance(value, list) and not value for value in given):
+            raise DataError("give text, images or region_features, none of them empty")
         inputs: dict[str, Any] = {}
         if text is not None:
             inputs.update(self._tokenize([text] if isinstance(text, str) else list(text)))
         if images is not None:
-            if self.image_processor is None:
-                raise DataError("this model takes region_features: it has no backbone for pictures")
             inputs.update(self.image_processor(images, return_tensors="pt", **kwargs))
         if region_features is not None:
             inputs.update(_pad_regions(region_features))
@@ -83,7 +80,8 @@ class ScanProcessor(ProcessorMixin):
 
     def _tokenize(self, captions: list[str]) -> dict[str, Any]:
         encoded = self.tokenizer(captions, padding=True, return_tensors="pt")
-        special = torch.tensor(sorted({self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}))
+        ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} - {None}
+        special = torch.tensor(sorted(ends), dtype=torch.long)
         words = encoded["attention_mask"].bool() & ~torch.isin(encoded["input_ids"], special)
         wordless = (~words.any(dim=1)).nonzero().flatten().tolist()
         if wordless:

@@ -13,7 +13,10 @@ __all__ = ["build_vision_model", "grid_boxes", "grid_of", "grid_regions", "visio
 
 def build_vision_model(vision_config: Any) -> nn.Module:
     """A backbone with fresh weights from its configuration, without the pooling head where it can be left out."""
-    return AutoModel.from_config(vision_config)
+    try:
+        return AutoModel.from_config(vision_config, add_pooling_layer=False)
+    except TypeError:  # a class without that choice; its pooling, if any, has no parameters or a config field
+        return AutoModel.from_config(vision_config)
 
 
 def vision_feature_size(vision_config: PreTrainedConfig) -> int:
