@@ -20,7 +20,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -53,22 +53,23 @@ __all__ = [
 SCHEMA_VERSION = 1
 INFORMATION_NAME = "region_encoder.json"
 HEADS_NAME = "heads.safetensors"
+EXTRACTOR_NAME = "blocks_region_encoder"
 STRIDE = 16
 COLUMNS = ("image_id", "image", "scene", "masks")
 
 VISION_FIELDS: dict[str, Any] = {
     "layer_type": "basic",
     "embedding_size": 32,
-    "hidden_sizes": [32, 64, 128],
+    "hidden_sizes": [48, 96, 128],
     "depths": [1, 1, 1],
 }
 SETTINGS: dict[str, Any] = {
     "epochs": 15,
-    "batch_size": 64,
-    "learning_rate": 2e-3,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
     "decay_epochs": (9, 13),
     "decay_factor": 0.3,
-    "warmup_steps": 15,
+    "warmup_steps": 30,
     "gradient_clipping": None,
 }
 # More than half of the cells show nothing; at full weight they would keep the loss from what the regions are for.
@@ -273,9 +274,10 @@ class RegionAttributeObjective:
         occupied = cells.labels["shape"] > 0
         metrics = {f"accuracy_{name}": _percent(values[occupied]) for name, values in right.items()}
         mean = sum(metrics.values()) / len(metrics)
-        return Evaluation(
-            {self.selection_metric: mean, **metrics, "accuracy_empty": _percent(right["shape"][~occupied])}
-        )
+        found = [{self.selection_metric: mean, **metrics, "accuracy_empty": _percent(right["shape"][~occupied])}]
+        # Batch norm's running statistics differ from process to process by the last batch.
+        broadcast_object_list(found)
+        return Evaluation(found[0])
 
     def _pixel_values(self, pixels: Tensor) -> Tensor:
         """Scale pixels uint8 [B, 3, S, S] as the image processor does."""
@@ -418,7 +420,7 @@ def blocks_regions(
         settings: Of the encoder's training; see `train_region_encoder`.
         vision_fields: Of the encoder.
         image_size: Of the encoder.
-        accelerator: Of the encoder's training; one of its processes extracts.
+        accelerator: Of the encoder's training; one of its processes extracts. To be given where there are several.
         progress: Whether extraction shows a progress bar.
 
     Raises:
@@ -436,6 +438,7 @@ def blocks_regions(
         # The model, not its folder: a store's version should not hold the path of this machine. Float32, on the CPU
         # and with the same scaling, so that a retrieval model that gets these weights sees the same from pixels.
         extractor = TransformersGridExtractor(encoder.backbone(), image_size=encoder.image_size)
+        extractor.name = EXTRACTOR_NAME  # results then say that the regions' maker was trained on attributes
         extract_regions(data, extractor, folder, dtype="float32", progress=progress)
         write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
     if accelerator is not None:
