@@ -1,5 +1,6 @@
 """Stacked cross attention between every picture and every caption, exact and in bounded memory."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,22 +24,33 @@ RELEASED_DIVISOR = 32  # a literal of the release, right only for d = 1024
 
 
 @dataclass
-class _Side:
-    """Items of one length n from one side: the vectors [items, n, d] and what is computed from them once."""
+class _Queries:
+    """A block of query items, their vectors packed one after the other.
 
-    embeddings: Tensor
-    transformed: Tensor
-    norm: Tensor  # [items, n]
+    `runs` holds (items, length) for each run of items of one length, in the order of the packed vectors.
+    """
+
+    embeddings: Tensor  # [N, d]
+    transformed: Tensor  # [N, d]
+    norm: Tensor  # [N]
+    runs: list[tuple[int, int]]
 
 
 @dataclass
-class _Keys(_Side):
-    """Keys, with the inner products among each item's own, [items, n, n]."""
+class _Keys:
+    """A block of key items of one length n."""
 
-    gram: Tensor
+    embeddings: Tensor  # [items, n, d]
+    transformed: Tensor  # [items, n, d]
+    norm: Tensor  # [items, n]
+    gram: Tensor  # [items, n, n], the inner products among each item's own keys
 
-    def __getitem__(self, items: slice) -> "_Keys":
-        return _Keys(self.embeddings[items], self.transformed[items], self.norm[items], self.gram[items])
+    def chunks(self, items: int) -> list["_Keys"]:
+        """The block in pieces of so many items, itself where one piece holds them all."""
+        if items >= len(self.embeddings):
+            return [self]
+        parts = (self.embeddings, self.transformed, self.norm, self.gram)
+        return [_Keys(*pieces) for pieces in zip(*(part.split(items) for part in parts), strict=True)]
 
 
 class StackedCrossAttention(nn.Module):
@@ -101,76 +113,87 @@ class StackedCrossAttention(nn.Module):
         Raises:
             DataError: If a caption has no words, a picture no regions, or the widths are not the model's.
         """
-        regions = _buckets(region_embeddings, region_mask, "picture", "regions")
-        words = _buckets(word_embeddings, word_mask, "caption", "words")
+        regions = _by_length(region_embeddings, region_mask, "picture", "regions")
+        words = _by_length(word_embeddings, word_mask, "caption", "words")
         for vectors, embeddings in (("regions", region_embeddings), ("words", word_embeddings)):
             if embeddings.shape[-1] != self.alignment.size:
                 raise DataError(
                     f"{vectors} of width {embeddings.shape[-1]} cannot be scored by a model of width "
                     f"{self.alignment.size}; both sides must come from this model"
                 )
-        with torch.autocast(region_embeddings.device.type, enabled=False):
-            if self.words_are_queries:
-                return self._all_pairs(words, regions).T
-            return self._all_pairs(regions, words)
+        if self.words_are_queries:
+            return self._all_pairs(words, regions).T
+        return self._all_pairs(regions, words)
 
-    def _all_pairs(self, queries: "_Buckets", keys: "_Buckets") -> Tensor:
-        """[query items, key items]; blocks of keys are prepared once, blocks of queries once for each of those."""
+    def _all_pairs(self, queries: "_Items", keys: "_Items") -> Tensor:
+        """[query items, key items]; keys are prepared once, queries once for each large block of keys."""
+        block_bytes = BLOCK_BYTES["cpu" if queries.vectors.device.type == "cpu" else "cuda"]
+        element_bytes = queries.vectors.element_size() * self.alignment.scratch_per_score
+        block_scores = block_bytes // element_bytes
+        score = self._score_block
+        all_bytes = sum(queries.sizes) * sum(keys.sizes) * element_bytes
+        if torch.is_grad_enabled():
+            block_scores = max(block_scores, MEMORY_BUDGET // (4 * element_bytes))  # every cut costs a full-size sum
+            if all_bytes * TENSORS_KEPT_PER_SCORE > MEMORY_BUDGET:  # compute them again in the backward pass
+                score = functools.partial(checkpoint, self._score_block, use_reentrant=False)
+        width_bytes = keys.vectors.shape[1] * keys.vectors.element_size()
         columns = []
-        score = self._block_scorer(queries, keys)
-        for key_block in keys.blocks(MEMORY_BUDGET // 4):
-            prepared = self._prepare_keys(key_block)
+        for packed_keys, key_runs in keys.blocks(max(1, MEMORY_BUDGET // 4 // width_bytes)):
+            prepared = self._prepare_keys(packed_keys, key_runs)
             rows = []
-            for query_block in queries.blocks(self._query_block_bytes(queries)):
-                query = self._prepare_queries(query_block)
-                step = self._keys_per_block(query, prepared)
-                pieces = [score(query, prepared[start : start + step]) for start in range(0, len(key_block), step)]
-                rows.append(torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0])
+            for packed_queries, query_runs in queries.blocks(max(1, int(block_scores**0.5))):
+                query = self._prepare_queries(packed_queries, query_runs)
+                pieces = [
+                    score(query, piece)
+                    for key in prepared
+                    for piece in key.chunks(max(1, block_scores // (len(query.norm) * key.norm.shape[1])))
+                ]
+                rows.append(torch.cat(pieces, dim=1))
             columns.append(torch.cat(rows))
         return torch.cat(columns, dim=1)[queries.inverse][:, keys.inverse]
 
-    def _prepare_queries(self, embeddings: Tensor) -> _Side:
-        return _Side(embeddings, self.alignment.transform_query(embeddings), embeddings.norm(dim=-1))
+    def _prepare_queries(self, packed: Tensor, runs: list[tuple[int, int]]) -> _Queries:
+        return _Queries(packed, self.alignment.transform_query(packed), packed.norm(dim=-1), runs)
 
-    def _prepare_keys(self, embeddings: Tensor) -> _Keys:
-        gram = embeddings @ embeddings.transpose(1, 2)
-        return _Keys(embeddings, self.alignment.transform_key(embeddings), embeddings.norm(dim=-1), gram)
+    def _prepare_keys(self, packed: Tensor, runs: list[tuple[int, int]]) -> list[_Keys]:
+        sizes = [items * length for items, length in runs]
+        transformed = self.alignment.transform_key(packed)
+        groups = []
+        for run, embeddings, changed in zip(runs, packed.split(sizes), transformed.split(sizes), strict=True):
+            embeddings = embeddings.view(*run, -1)  # [items, n, d]
+            with torch.autocast(embeddings.device.type, enabled=False):
+                gram = embeddings @ embeddings.transpose(1, 2)
+            groups.append(_Keys(embeddings, changed.view(*run, -1), embeddings.norm(dim=-1), gram))
+        return groups
 
-    def _query_block_bytes(self, queries: "_Buckets") -> int:
-        # As many queries as keys in a square block of scores.
-        element = queries.embeddings.element_size()
-        side = int((BLOCK_BYTES[_block_device(queries.embeddings)] / element) ** 0.5)
-        return side * queries.embeddings.shape[-1] * element
+    def _score_block(self, query: _Queries, key: _Keys) -> Tensor:
+        """Similarities [n, m] of n query items with m key items of R keys each.
 
-    def _keys_per_block(self, query: _Side, keys: _Side) -> int:
-        scores_per_item = query.norm.numel() * keys.norm.shape[1] * self.alignment.scratch_per_score
-        block_bytes = BLOCK_BYTES[_block_device(query.embeddings)]
-        return max(1, block_bytes // (scores_per_item * query.embeddings.element_size()))
-
-    def _block_scorer(self, queries: "_Buckets", keys: "_Buckets") -> Callable[[_Side, _Keys], Tensor]:
-        """`_score_block`, which gives up its intermediate tensors where the backward pass could not hold them all."""
-        scores = queries.vectors * keys.vectors * self.alignment.scratch_per_score
-        needed = scores * TENSORS_KEPT_PER_SCORE * queries.embeddings.element_size()
-        if torch.is_grad_enabled() and needed > MEMORY_BUDGET:
-            return lambda query, key: checkpoint(self._score_block, query, key, use_reentrant=False)
-        return self._score_block
-
-    def _score_block(self, query: _Side, key: _Keys) -> Tensor:
-        """Similarities [n, m] of n query items of length L with m key items of length R."""
-        n, length = query.norm.shape
-        m, number = key.norm.shape
-        scores = self.alignment.scores(query.transformed.flatten(0, 1), key.transformed.flatten(0, 1))  # [n*L, m*R]
-        products = self.alignment.inner_products(scores, query.norm.reshape(-1, 1), key.norm.reshape(1, -1))
+        Autocast halves only the large matrix products; what follows them is computed in full.
+        """
+        scores = _full(self.alignment.scores(query.transformed, key.transformed.flatten(0, 1)))  # [N, m*R]
+        products = self.alignment.inner_products(scores, query.norm.unsqueeze(1), key.norm.reshape(1, -1))
         if products is None:
-            products = query.embeddings.flatten(0, 1) @ key.embeddings.flatten(0, 1).T
-        weights = self._attend(scores.view(n, length, m, number))  # [n, L, m, R]
-        numerator = (weights * products.view_as(weights)).sum(-1)  # [n, L, m]
-        by_key = weights.view(n * length, m, number).transpose(0, 1)  # [m, n*L, R]
-        squared_norm = (torch.bmm(by_key, key.gram) * by_key).sum(-1).T.reshape(n, length, m)
+            products = _full(query.embeddings @ key.embeddings.flatten(0, 1).T)
+        sizes = [items * length for items, length in query.runs]
+        runs = zip(query.runs, scores.split(sizes), products.split(sizes), query.norm.split(sizes), strict=True)
+        similarities = []
+        with torch.autocast(scores.device.type, enabled=False):
+            for (items, length), run_scores, run_products, norm in runs:
+                shape = (items, length, *key.norm.shape)  # [n, L, m, R]
+                cosine = self._cosine(run_scores.view(shape), run_products.view(shape), norm.view(shape[:2]), key.gram)
+                similarities.append(self._pool(cosine))
+        return torch.cat(similarities)
+
+    def _cosine(self, scores: Tensor, products: Tensor, norm: Tensor, gram: Tensor) -> Tensor:
+        """Cosine of every query with what it attends to: [n, L, m, R] -> [n, L, m]."""
+        weights = self._attend(scores)
+        numerator = (weights * products).sum(-1)
+        by_key = weights.flatten(0, 1).transpose(0, 1)  # [m, n*L, R]
+        squared_norm = (torch.bmm(by_key, gram) * by_key).sum(-1).T.view_as(numerator)
         # Rounding may leave the squared norm of a vanishing vector below zero, and sqrt has no gradient at zero.
         attended_norm = squared_norm.clamp_min(torch.finfo(squared_norm.dtype).tiny).sqrt()
-        cosine = numerator / (query.norm.unsqueeze(-1) * attended_norm).clamp_min(1e-8)
-        return self._pool(cosine)
+        return numerator / (norm.unsqueeze(-1) * attended_norm).clamp_min(1e-8)
 
     def _attend(self, scores: Tensor) -> Tensor:
         """Scores [n, L, m, R] -> attention over the R keys of each item, for each of the L queries."""
@@ -229,55 +252,62 @@ class StackedCrossAttention(nn.Module):
 
 
 @dataclass
-class _Buckets:
-    """Items of one side, grouped by length.
+class _Items:
+    """The items of one side, ordered by length.
 
-    `groups` holds, for each length, the indices of the items and the positions [items, length] of their vectors (None
-    where every position counts); `inverse` puts concatenated groups back into the items' order.
+    `sizes` holds each item's length in that order; `index` says where the vectors of the items, packed one after the
+    other, are among all of `vectors` (None where they are all of them); `inverse` restores the items' own order.
     """
 
-    embeddings: Tensor
-    groups: list[tuple[Tensor, Tensor | None]]
+    vectors: Tensor  # [items * n, d]
+    sizes: list[int]
+    index: Tensor | None
     inverse: Tensor
-    vectors: int
 
-    def blocks(self, block_bytes: int) -> Iterator[Tensor]:
-        """The items as dense blocks [items, length, d] of about `block_bytes`."""
-        for items, positions in self.groups:
-            length = self.embeddings.shape[1] if positions is None else positions.shape[1]
-            item_bytes = length * self.embeddings.shape[-1] * self.embeddings.element_size()
-            step = max(1, block_bytes // item_bytes)
-            for start in range(0, len(items), step):
-                if positions is None:
-                    yield self.embeddings[start : start + step]
-                else:
-                    chosen = slice(start, start + step)
-                    yield self.embeddings[items[chosen].unsqueeze(1), positions[chosen]]
+    def blocks(self, size: int) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
+        """Packed vectors [N, d] of about `size` at a time, and their runs (items, length) of equal length."""
+        start = item = 0
+        while item < len(self.sizes):
+            runs: list[tuple[int, int]] = []
+            room = size
+            while item < len(self.sizes) and (self.sizes[item] <= room or not runs):
+                length = self.sizes[item]
+                items = runs.pop()[0] if runs and runs[-1][1] == length else 0
+                runs.append((items + 1, length))
+                room -= length
+                item += 1
+            stop = start + sum(items * length for items, length in runs)
+            yield self._packed(start, stop), runs
+            start = stop
+
+    def _packed(self, start: int, stop: int) -> Tensor:
+        if self.index is not None:
+            return self.vectors.index_select(0, self.index[start:stop])
+        return self.vectors if stop - start == len(self.vectors) else self.vectors[start:stop]
 
 
-def _buckets(embeddings: Tensor, mask: Tensor | None, item: str, vectors: str) -> _Buckets:
-    """Group the items [N, n, d] by the number of true entries of the mask [N, n]."""
-    if embeddings.dim() != 3 or min(embeddings.shape) == 0:
-        raise DataError(f"{vectors} must be [{item}s, {vectors}, d] with none empty, not {tuple(embeddings.shape)}")
-    if embeddings.dtype in (torch.float16, torch.bfloat16):
-        embeddings = embeddings.float()  # sums of squares and a difference of nearly equal cosines need the digits
-    every = torch.arange(len(embeddings), device=embeddings.device)
+def _by_length(vectors: Tensor, mask: Tensor | None, item: str, names: str) -> _Items:
+    """Order the items [N, n, d] by the number of true entries of the mask [N, n]."""
+    if vectors.dim() != 3 or 0 in vectors.shape:
+        raise DataError(f"{names} must be [{item}s, {names}, d] with none empty, not {tuple(vectors.shape)}")
+    items, number, _ = vectors.shape
+    flat = _full(vectors).flatten(0, 1)
     if mask is None:
-        return _Buckets(embeddings, [(every, None)], every, embeddings.shape[0] * embeddings.shape[1])
-    if mask.shape != embeddings.shape[:2]:
-        raise DataError(f"the mask of the {vectors} is {tuple(mask.shape)}, the {vectors} {tuple(embeddings.shape)}")
-    mask = mask.bool()
-    lengths = mask.sum(dim=1)
-    sizes = lengths.tolist()
-    if 0 in sizes:
-        raise DataError(f"{item} has no {vectors}; leave it out", record=sizes.index(0))
-    positions = torch.argsort(mask.int(), dim=1, descending=True, stable=True)
-    groups: list[tuple[Tensor, Tensor | None]] = []
-    for length in sorted(set(sizes)):
-        items = (lengths == length).nonzero().squeeze(1)
-        groups.append((items, positions[items, :length]))
-    order = torch.cat([items for items, _ in groups])
-    return _Buckets(embeddings, groups, torch.argsort(order), sum(sizes))
+        return _Items(flat, [number] * items, None, torch.arange(items, device=vectors.device))
+    if mask.shape != vectors.shape[:2]:
+        raise DataError(f"the mask of the {names} is {tuple(mask.shape)}, the {names} {tuple(vectors.shape)}")
+    lengths = mask.bool().sum(dim=1)
+    order = torch.argsort(lengths, stable=True)
+    sizes = lengths[order].tolist()
+    if sizes[0] == 0:
+        raise DataError(f"{item} has no {names}; leave it out", record=int(order[0]))
+    row, column = mask.bool()[order].nonzero(as_tuple=True)
+    return _Items(flat, sizes, order[row] * number + column, torch.argsort(order))
+
+
+def _full(embeddings: Tensor) -> Tensor:
+    """Halves become float32: sums of squares and differences of nearly equal cosines need the digits."""
+    return embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
 
 
 def _true_positions(mask: Tensor | None, vectors: Tensor, index: int) -> Tensor:
@@ -286,12 +316,8 @@ def _true_positions(mask: Tensor | None, vectors: Tensor, index: int) -> Tensor:
     return mask[index].nonzero().squeeze(1)
 
 
-def _block_device(tensor: Tensor) -> str:
-    return "cpu" if tensor.device.type == "cpu" else "cuda"
-
-
 def _l2norm(scores: Tensor, dim: int) -> Tensor:
-    return scores / (torch.linalg.vector_norm(scores, dim=dim, keepdim=True) + 1e-8)
+    return scores / (scores.square().sum(dim=dim, keepdim=True).sqrt() + 1e-8)
 
 
 def _clip(scores: Tensor, dim: int) -> Tensor:
