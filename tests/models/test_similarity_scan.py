@@ -254,6 +254,7 @@ def test_one_word_and_one_picture(released_layout):
 
 
 def test_vectors_of_zeros_score_zero_with_finite_gradients():
+    # Features that were padded with zeros and come without a mask are such regions.
     regions, words = ragged([3, 3], 1)[0].detach(), ragged([3, 3], 2)[0].detach()
     regions[0] = 0
     words[1] = 0
@@ -264,6 +265,21 @@ def test_vectors_of_zeros_score_zero_with_finite_gradients():
         similarity.sum().backward()
         assert similarity[0].abs().max() < 1e-6 and similarity[:, 1].abs().max() < 1e-6
         assert all(torch.isfinite(tensor.grad).all() for tensor in inputs), name
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_scores_that_a_relu_set_to_zero_leave_gradients_finite(normalization):
+    # A key that no query of the caption matches has nothing but zeros, over which the norm is taken.
+    module = attention_of(alignment_function="activated_general_key", score_normalization=normalization)
+    with torch.no_grad():
+        module.alignment.weight.copy_(-torch.eye(D))
+        module.alignment.bias.zero_()
+    inputs = [torch.rand(2, 3, D).double().requires_grad_(), torch.rand(2, 4, D).double().requires_grad_()]
+    similarity = module(*inputs)
+    similarity.sum().backward()
+    assert module.alignment(inputs[1], inputs[0]).abs().max() == 0
+    for tensor in [similarity, *(tensor.grad for tensor in [*inputs, *module.parameters()])]:
+        assert torch.isfinite(tensor).all()
 
 
 @pytest.mark.parametrize("direction", ["t2i", "i2t"])

@@ -191,9 +191,7 @@ class StackedCrossAttention(nn.Module):
         numerator = (weights * products).sum(-1)
         by_key = weights.flatten(0, 1).transpose(0, 1)  # [m, n*L, R]
         squared_norm = (torch.bmm(by_key, gram) * by_key).sum(-1).T.view_as(numerator)
-        # Rounding may leave the squared norm of a vanishing vector below zero, and sqrt has no gradient at zero.
-        attended_norm = squared_norm.clamp_min(torch.finfo(squared_norm.dtype).tiny).sqrt()
-        return numerator / (norm.unsqueeze(-1) * attended_norm).clamp_min(1e-8)
+        return numerator / (norm.unsqueeze(-1) * _root(squared_norm)).clamp_min(1e-8)
 
     def _attend(self, scores: Tensor) -> Tensor:
         """Scores [n, L, m, R] -> attention over the R keys of each item, for each of the L queries."""
@@ -317,7 +315,12 @@ def _true_positions(mask: Tensor | None, vectors: Tensor, index: int) -> Tensor:
 
 
 def _l2norm(scores: Tensor, dim: int) -> Tensor:
-    return scores / (scores.square().sum(dim=dim, keepdim=True).sqrt() + 1e-8)
+    return scores / (_root(scores.square().sum(dim=dim, keepdim=True)) + 1e-8)
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Square root whose gradient at zero is zero; rounding may leave the square of a vanishing norm below it."""
+    return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
 
 
 def _clip(scores: Tensor, dim: int) -> Tensor:
