@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_base import AlignmentConfig, checked_config
 from .errors import ConfigurationError
@@ -71,9 +71,12 @@ class ScanConfig(AlignmentConfig):
         """Build the nested vision configuration and take the feature size from it."""
         if isinstance(self.vision_config, dict):
             settings = dict(self.vision_config)
-            if "model_type" not in settings:
-                raise ConfigurationError("vision_config has no 'model_type'; give a transformers vision configuration")
-            self.vision_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+            model_type = settings.pop("model_type", None)
+            if model_type not in CONFIG_MAPPING:
+                raise ConfigurationError(
+                    f"vision_config has model_type {model_type!r}; give the configuration of a transformers vision model"
+                )
+            self.vision_config = AutoConfig.for_model(model_type, **settings)
         if self.vision_config is not None:
             self.feature_size = vision_feature_size(self.vision_config)
         super().__post_init__(**kwargs)
