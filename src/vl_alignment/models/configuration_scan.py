@@ -74,7 +74,7 @@ class ScanConfig(AlignmentConfig):
             model_type = settings.pop("model_type", None)
             if model_type not in CONFIG_MAPPING:
                 raise ConfigurationError(
-                    f"vision_config has model_type {model_type!r}; give the configuration of a transformers vision model"
+                    f"vision_config has model_type {model_type!r}; give that of a vision model of transformers"
                 )
             self.vision_config = AutoConfig.for_model(model_type, **settings)
         if self.vision_config is not None:
