@@ -42,6 +42,12 @@ class ScanProcessor(ProcessorMixin):
         image_processor = ScanImageProcessorPil() if image_processor is None else image_processor
         super().__init__(image_processor, tokenizer, **kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoProcessor") -> None:
+        """Register the image processor as well: a repository that names one of the two alone cannot be loaded."""
+        ScanImageProcessorPil.register_for_auto_class()
+        super().register_for_auto_class(auto_class)
+
     def __call__(
         self,
         text: str | list[str] | None = None,

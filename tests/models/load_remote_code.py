@@ -1,0 +1,69 @@
+"""Load repositories of the models in a process that cannot import the package: `load_remote_code.py FOLDER ...`.
+
+Writes `similarity.safetensors` into each folder, and `again/`: what the loaded objects save, loaded once more.
+"""
+
+import importlib
+import importlib.abc
+import sys
+from pathlib import Path
+
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.partition(".")[0] == "vl_alignment":
+            raise ModuleNotFoundError(f"{fullname} is blocked")
+        return None
+
+
+def similarities(folder):
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    for loaded in (config, model, processor):
+        assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
+    given = load_file(Path(sys.argv[1]).parent / "given.safetensors")
+    if model.config.vision_config is None:
+        inputs = processor(text=["a dog runs", "two dogs"], region_features=list(given["features"]))
+    else:
+        inputs = processor(text=["a dog runs", "two dogs"], images=[array.numpy() for array in given["pictures"]])
+    with torch.no_grad():
+        similarity = model(**inputs).logits_per_image
+    return similarity, model, processor
+
+
+def main():
+    sys.meta_path.insert(0, Blocked())
+    try:
+        importlib.import_module("vl_alignment")
+    except ModuleNotFoundError:
+        pass
+    else:
+        raise AssertionError("the package can be imported here: the test would show nothing")
+
+    import torch
+    from safetensors.torch import save_file
+
+    for folder in map(Path, sys.argv[1:]):
+        similarity, model, processor = similarities(folder)
+        model.save_pretrained(folder / "again")
+        processor.save_pretrained(folder / "again")
+        assert torch.equal(similarities(folder / "again")[0], similarity)
+        save_file({"similarity": similarity.contiguous()}, folder / "similarity.safetensors")
+        weights = folder / "again" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:100])
+        try:
+            similarities(folder / "again")
+        except ValueError as error:
+            assert type(error).__name__ == "CheckpointError", error
+        else:
+            raise AssertionError("a truncated file was loaded")
+    assert not any(name.partition(".")[0] == "vl_alignment" for name in sys.modules)
+
+
+if __name__ == "__main__":
+    main()
