@@ -531,6 +531,23 @@ def test_own_weights_are_drawn_as_of_a_linear_layer():
         assert parameter.abs().mean().item() == pytest.approx(1 / 16, rel=0.15)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_can_be_drawn_on_a_device(name):
+    with torch.device("cuda"):
+        module = build_alignment_function(name, D)
+    assert all(parameter.is_cuda and parameter.abs().sum() > 0 for parameter in module.parameters())
+
+
+def test_own_weights_wait_for_a_device_on_meta():
+    with torch.device("meta"):
+        module = build_alignment_function("biased_general_key", D)
+    module.to_empty(device="cpu").reset_parameters()
+    assert all(
+        torch.isfinite(parameter).all() and parameter.abs().max() <= D**-0.5 for parameter in module.parameters()
+    )
+
+
 @pytest.mark.parametrize(
     "name", ["general_key", "general_query", "biased_general_key", "biased_general_query", "activated_general_key"]
 )

@@ -220,6 +220,18 @@ def count_checkpoints(monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize("name", ["dot", "cosine", "general_query"])
+def test_released_layout_changes_nothing_of_what_the_release_had_right(name, batch):
+    expected = attention_of(alignment_function=name)(*batch)
+    assert torch.equal(attention_of(alignment_function=name, released_layout=True)(*batch), expected)
+
+
+def test_released_scaled_dot_divides_by_32_at_any_width(batch):
+    fields = {"alignment_function": "scaled_dot", "score_normalization": "no_norm"}
+    released = attention_of(released_layout=True, **fields)
+    torch.testing.assert_close(released(*batch), attention_of(lambda_softmax=9 * D**0.5 / 32, **fields)(*batch))
+
+
 def test_released_layout_does_not_depend_on_batch_or_padding(batch):
     regions, words, region_mask, word_mask = batch
     for normalization in NORMALIZATIONS:

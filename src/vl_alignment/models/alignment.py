@@ -86,11 +86,10 @@ class AlignmentFunction(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the parameters anew, without moving the global random number generator."""
-        generator = _generator_of_its_own()
+        parameters = [parameter for parameter in self.parameters(recurse=False) if not parameter.is_meta]
+        generator = _generator_of_its_own(parameters[0].device) if parameters else None
         bound = 1.0 / math.sqrt(self.size)
-        for parameter in self.parameters(recurse=False):
-            if parameter.is_meta:
-                continue
+        for parameter in parameters:
             if self.initialization == "linear":
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             elif parameter.dim() == 2:
@@ -307,8 +306,8 @@ def _linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return F.linear(vectors, weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
-def _generator_of_its_own() -> torch.Generator:
+def _generator_of_its_own(device: torch.device) -> torch.Generator:
     """A generator that follows from the global seed but leaves the global stream where it is."""
     with torch.random.fork_rng(devices=[]):
         seed = int(torch.randint(2**62, (), device="cpu").item())
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(device).manual_seed(seed)
