@@ -29,15 +29,6 @@ _SCAN_PAPER: dict[str, Any] = {
     "negatives": "hardest",
 }
 
-# From 96 x 96 pixels to 6 x 6 regions; trained along with the rest.
-_SMALL_RESNET: dict[str, Any] = {
-    "model_type": "resnet",
-    "embedding_size": 32,
-    "hidden_sizes": [32, 64, 128],
-    "depths": [1, 1, 1],
-    "layer_type": "basic",
-}
-
 PRESETS: dict[str, Preset] = {
     "flickr30k": {
         "model": dict(_SCAN_PAPER),
@@ -50,7 +41,7 @@ PRESETS: dict[str, Preset] = {
             "gradient_clipping": 2.0,
             "epoch_captions": "all",
         },
-        "data": {"name": "flickr30k", "minimum_count": 4, "folds": 1},
+        "data": {"name": "flickr30k", "minimum_count": 4, "folds": 1, "seeds": [0, 1, 2]},
     },
     "coco": {
         "model": dict(_SCAN_PAPER),
@@ -63,7 +54,7 @@ PRESETS: dict[str, Preset] = {
             "gradient_clipping": 2.0,
             "epoch_captions": "all",
         },
-        "data": {"name": "coco", "minimum_count": 4, "folds": 1},
+        "data": {"name": "coco", "minimum_count": 4, "folds": 1, "seeds": [0, 1, 2]},
     },
     # Hardest negatives from the first step stay at the plateau 2 x margin x batch on these small sets,
     # so the first epochs sum over all negatives.
@@ -81,15 +72,13 @@ PRESETS: dict[str, Preset] = {
             "validation_captions": 1,
             "checkpoint_every_steps": 100,
         },
-        "data": {"name": "flickr8k", "minimum_count": 4, "folds": 1},
+        "data": {"name": "flickr8k", "minimum_count": 4, "folds": 1, "seeds": [0, 1]},
     },
     "blocks": {
         "model": {
             **_SCAN_PAPER,
             "hidden_size": 256,
             "word_embedding_size": 128,
-            "vision_config": dict(_SMALL_RESNET),
-            "freeze_vision": False,
         },
         "settings": {
             "epochs": 20,
@@ -103,7 +92,7 @@ PRESETS: dict[str, Preset] = {
             "evaluate_every": 5,
             "checkpoint_every_steps": 200,
         },
-        "data": {"name": "blocks", "minimum_count": 1, "folds": 1, "image_size": 96},
+        "data": {"name": "blocks", "minimum_count": 1, "folds": 1, "seeds": [0, 1]},
     },
 }
 

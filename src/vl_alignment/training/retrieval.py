@@ -47,6 +47,7 @@ def train_retrieval_run(
     model_fields: Mapping[str, Any],
     region_store: RegionStore | None = None,
     image_processor: Callable[..., Any] | None = None,
+    vision_model: Any = None,
     tokenizer: Any = None,
     minimum_count: int = 4,
     folds: int = 1,
@@ -66,6 +67,7 @@ def train_retrieval_run(
             taken from the data.
         region_store: Features of the images; None trains from pixels.
         image_processor: For pixels.
+        vision_model: A trained backbone whose configuration and weights become part of the model.
         tokenizer: Made from the training captions where None.
         minimum_count: Words rarer than this in the training captions are unknown.
         folds: Of the final evaluation.
@@ -86,7 +88,7 @@ def train_retrieval_run(
     if tokenizer is None:
         texts = (text for captions in dataset_dict["train"]["captions"] for text in captions)
         tokenizer = build_word_tokenizer(texts, minimum_count=minimum_count)
-    config = _config(model_fields, tokenizer, region_store)
+    config = _config(model_fields, tokenizer, region_store, vision_model)
     run = RunDirectory.named(
         output,
         model="scan",
@@ -140,10 +142,12 @@ def _finish(
     return written[0]
 
 
-def _config(fields: Mapping[str, Any], tokenizer: Any, store: RegionStore | None) -> ScanConfig:
+def _config(fields: Mapping[str, Any], tokenizer: Any, store: RegionStore | None, vision_model: Any) -> ScanConfig:
     values = {**fields, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     if store is not None:
         values |= {"feature_size": store.feature_size, "region_extractor": store.extractor}
+    if vision_model is not None:
+        values["vision_config"] = vision_model.config.to_dict()
     return ScanConfig(**values)
 
 
