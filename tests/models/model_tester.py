@@ -174,6 +174,14 @@ class ModelTester:
             loaded = partial.state_dict()[name]
             assert torch.isfinite(loaded).all() and (name == missing or torch.equal(loaded, tensor))
 
+    def test_every_missing_tensor_is_drawn_as_in_a_fresh_model(self, saved):
+        # Loading makes the model without numbers: what is not in the file holds whatever was in memory.
+        model, folder = saved
+        self.edit_weights(folder, lambda weights, kept: [weights.pop(name) for name in sorted(weights)[1:]])
+        partial = self.model_class.from_pretrained(folder, allow_partial=True).state_dict()
+        for name, tensor in model.state_dict().items():
+            assert partial[name].abs().max() == pytest.approx(tensor.abs().max().item(), rel=0.5, abs=1e-6), name
+
     def test_unexpected_tensor_is_refused(self, saved):
         model, folder = saved
         self.edit_weights(folder, lambda weights, name: weights.update(extra=torch.ones(2)))

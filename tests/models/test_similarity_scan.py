@@ -112,9 +112,21 @@ class NegativeDistance(AlignmentFunction):
         return -torch.cdist(query, key)
 
 
-def test_a_function_of_the_users_own_equals_the_loop(open_table, batch):
-    register_alignment_function("negative_distance", NegativeDistance)
-    compare_with_loop(batch, alignment_function="negative_distance")
+class RunningSums(AlignmentFunction):
+    def transform_key(self, key):
+        return key.cumsum(dim=-1)
+
+
+@pytest.mark.parametrize("function", [NegativeDistance, RunningSums])
+def test_a_function_of_the_users_own_equals_the_loop(function, open_table, batch):
+    register_alignment_function("mine", function)
+    compare_with_loop(batch, alignment_function="mine")
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_embeddings_of_any_length_equal_the_loop(factor, batch):
+    regions, words, *masks = batch
+    compare_with_loop((regions * factor, words * factor, *masks), alignment_function="dot")
 
 
 @pytest.mark.parametrize("name", NAMES)
