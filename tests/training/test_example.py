@@ -21,14 +21,14 @@ def test_missing_data_ends_with_one_line_and_exit_status_2(example, tmp_path, mo
     assert example.main() == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "flickr8k" in error
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_interruption_ends_with_exit_status_130(example, tmp_path, monkeypatch, capsys):
     def interrupted(*arguments, **options):
         raise example.TrainingInterrupted("Stopped after step 3.")
 
-    monkeypatch.setattr(example, "load_retrieval_dataset", interrupted)
+    monkeypatch.setattr(example, "prepare_retrieval", interrupted)
     monkeypatch.setattr(sys, "argv", ["train_scan.py", "--output", str(tmp_path)])
     assert example.main() == 130
     assert capsys.readouterr().err == "Stopped after step 3.\n"

@@ -14,10 +14,8 @@ from vl_alignment.models.errors import CheckpointError, ConfigurationError, Data
 from vl_alignment.models.processing_scan import ScanImageProcessorPil
 from vl_alignment.training import region_encoder
 from vl_alignment.training.interruption import TrainingInterrupted
+from vl_alignment.training.region_attributes import AttributeCells, RegionAttributeModel, RegionAttributeObjective
 from vl_alignment.training.region_encoder import (
-    AttributeCells,
-    RegionAttributeModel,
-    RegionAttributeObjective,
     blocks_regions,
     load_region_encoder,
     region_encoder_settings,

@@ -1,7 +1,5 @@
 """A small region encoder for the blocks world: trained once on attributes, kept, its time counted.
 
-    pictures [B, 3, S, S] --> ResNet, stride 16 --> cells [B, G, G, d] --> a linear head an attribute --> class a cell
-
 It learns from pixels to name the shape, colour, material and size of the object in each cell, as a ResNet is trained
 on ImageNet before its regions are used; captions are never read, and the test split is never trained on. The heads
 are left behind: the regions are the cells' features.
@@ -17,18 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
-import numpy as np
-import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
-from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional
+from accelerate.utils import set_seed
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 
-from vl_alignment.data.blocks.grid_labels import cell_attributes
-from vl_alignment.data.blocks.scene import ATTRIBUTES, Scene
 from vl_alignment.data.features import RegionStore, extract_regions
 from vl_alignment.data.grid_extractor import TransformersGridExtractor
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
@@ -36,13 +26,16 @@ from vl_alignment.models.processing_scan import ScanImageProcessorPil
 from vl_alignment.models.vision import vision_feature_size
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.loop import FREE_SETTINGS, build_accelerator, train
-from vl_alignment.training.objectives import Evaluation
+from vl_alignment.training.region_attributes import (
+    COLUMNS,
+    AttributeCells,
+    RegionAttributeModel,
+    RegionAttributeObjective,
+)
 from vl_alignment.training.runs import RunDirectory, versions, write_json
 
 __all__ = [
     "BlocksRegions",
-    "RegionAttributeModel",
-    "RegionAttributeObjective",
     "RegionEncoder",
     "blocks_regions",
     "load_region_encoder",
@@ -52,10 +45,8 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 INFORMATION_NAME = "region_encoder.json"
-HEADS_NAME = "heads.safetensors"
 EXTRACTOR_NAME = "blocks_region_encoder"
 STRIDE = 16
-COLUMNS = ("image_id", "image", "scene", "masks")
 
 VISION_FIELDS: dict[str, Any] = {
     "layer_type": "basic",
@@ -72,8 +63,6 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": 30,
     "gradient_clipping": None,
 }
-# More than half of the cells show nothing; at full weight they would keep the loss from what the regions are for.
-EMPTY_CELL_WEIGHT = 0.2
 # What the weights do not depend on: such settings give the same encoder.
 _NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {"epoch_captions", "all_negatives_epochs", "validation_captions"}
 
@@ -131,157 +120,6 @@ class RegionEncoder:
     def image_processor(self) -> Any:
         """Return what makes the backbone's pixel values."""
         return AutoImageProcessor.from_pretrained(self.model_folder, local_files_only=True)
-
-
-class RegionAttributeModel(nn.Module):
-    """A ResNet with a linear head for each attribute on every cell of its last feature map.
-
-    Args:
-        config: Of the backbone.
-    """
-
-    def __init__(self, config: ResNetConfig) -> None:
-        super().__init__()
-        self.backbone = ResNetModel(config)
-        width = vision_feature_size(config)
-        self.heads = nn.ModuleDict({name: nn.Linear(width, len(values) + 1) for name, values in ATTRIBUTES.items()})
-
-    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Return logits [B, G, G, classes] of each attribute for pictures [B, 3, S, S]; class 0 is nothing."""
-        cells = self.backbone(pixel_values).last_hidden_state.permute(0, 2, 3, 1)  # [B, G, G, d]
-        return {name: head(cells) for name, head in self.heads.items()}
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the backbone, and the heads beside it."""
-        self.backbone.save_pretrained(folder)
-        save_file(self.heads.state_dict(), Path(folder) / HEADS_NAME)
-
-
-class AttributeCells:
-    """Pictures of one split and the attributes of what their cells show.
-
-    Args:
-        split: Of a blocks data set.
-        image_size: Side S the pictures are brought to.
-        grid: Cells G along a side.
-
-    Attributes:
-        image_ids: In the order of the rows.
-        pixels: uint8 [N, 3, S, S].
-        labels: int64 [N, G, G] of each attribute, 0 where there is nothing.
-    """
-
-    def __init__(self, split: datasets.Dataset, image_size: int, grid: int) -> None:
-        self.image_ids: list[str] = list(split["image_id"])
-        self.pixels = torch.empty((len(split), 3, image_size, image_size), dtype=torch.uint8)
-        labels = {name: np.empty((len(split), grid, grid), dtype=np.int64) for name in ATTRIBUTES}
-        for row, record in enumerate(split.select_columns(list(COLUMNS))):
-            picture = record["image"].convert("RGB")
-            if picture.size != (image_size, image_size):
-                picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
-            self.pixels[row] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-            cells = cell_attributes(Scene.from_json(record["scene"]), np.asarray(record["masks"]), grid)
-            for name, values in cells.items():
-                labels[name][row] = values
-        self.labels = {name: torch.from_numpy(values) for name, values in labels.items()}
-
-
-@dataclass(frozen=True)
-class FlippedRows:
-    """The rows of one epoch, some of them mirrored: left and right are no attributes."""
-
-    flipped: np.ndarray  # bool [N]
-
-    def __len__(self) -> int:
-        return len(self.flipped)
-
-    def __getitem__(self, index: int) -> tuple[int, bool]:
-        return index, bool(self.flipped[index])
-
-
-class RegionAttributeObjective:
-    """Naming the attributes of the object in each cell.
-
-    Args:
-        train: Cells to learn from.
-        validation: Cells by which the best weights are chosen.
-        settings: Seed and batch sizes.
-        processor: The image processor; its scaling is applied to the pixels, and it is saved with the weights.
-    """
-
-    task = "region-attributes"
-    selection_metric = "attribute_accuracy"
-
-    def __init__(
-        self, train: AttributeCells, validation: AttributeCells, settings: TrainingSettings, processor: Any
-    ) -> None:
-        self.cells = {"train": train, "validation": validation}
-        self.settings, self.processor = settings, processor
-        self.mean, self.deviation = (
-            torch.tensor(values).view(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std)
-        )
-
-    def check_model(self, model: nn.Module) -> None:
-        """Raise a ConfigurationError where the model's cells are not those of the labels."""
-        with torch.no_grad():
-            logits = model.eval()(self._pixel_values(self.cells["train"].pixels[:1]))
-        given, wanted = logits["shape"].shape[1:3], self.cells["train"].labels["shape"].shape[1:]
-        if given != wanted:
-            raise ConfigurationError(
-                f"The backbone gives {tuple(given)} cells, but the labels have {tuple(wanted)}; use three stages."
-            )
-
-    def train_dataset(self, epoch: int) -> FlippedRows:
-        """Return the rows of an epoch, half of them mirrored."""
-        # A stream of its own, apart from the one that orders the rows.
-        draw = np.random.default_rng([self.settings.seed, epoch, 2])
-        return FlippedRows(draw.random(len(self.cells["train"].image_ids)) < 0.5)
-
-    def collate(self, examples: list[tuple[int, bool]]) -> dict[str, Any]:
-        """Return `pixel_values` [B, 3, S, S], the `labels` [B, G, G] by attribute, and image ids as "ids"."""
-        cells = self.cells["train"]
-        rows = [row for row, _ in examples]
-        flipped = torch.tensor([flip for _, flip in examples])
-        return {
-            "pixel_values": self._pixel_values(_mirrored(cells.pixels[rows], flipped)),
-            "labels": {name: _mirrored(labels[rows], flipped) for name, labels in cells.labels.items()},
-            "ids": [cells.image_ids[row] for row in rows],
-        }
-
-    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
-        """Return the sum over attributes of the cross-entropy of all cells, those with nothing weighing less."""
-        logits = model(batch["pixel_values"])
-        losses = []
-        for name, labels in batch["labels"].items():
-            scores = logits[name].float().flatten(0, 2)  # [B * G * G, classes]
-            weight = scores.new_ones(scores.shape[1])
-            weight[0] = EMPTY_CELL_WEIGHT
-            losses.append(functional.cross_entropy(scores, labels.flatten(), weight))
-        return torch.stack(losses).sum()
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
-        """Return accuracies in percent; every process looks at the whole of the (small) split."""
-        training = model.training
-        model.eval()
-        cells, size = self.cells[split], self.settings.evaluation_batch_size
-        batches = [model(self._pixel_values(pixels).to(accelerator.device)) for pixels in cells.pixels.split(size)]
-        model.train(training)
-        right = {
-            name: torch.cat([logits[name].argmax(-1).cpu() for logits in batches]) == labels
-            for name, labels in cells.labels.items()
-        }  # [N, G, G] each
-        occupied = cells.labels["shape"] > 0
-        metrics = {f"accuracy_{name}": _percent(values[occupied]) for name, values in right.items()}
-        mean = sum(metrics.values()) / len(metrics)
-        found = [{self.selection_metric: mean, **metrics, "accuracy_empty": _percent(right["shape"][~occupied])}]
-        # Batch norm's running statistics differ from process to process by the last batch.
-        broadcast_object_list(found)
-        return Evaluation(found[0])
-
-    def _pixel_values(self, pixels: Tensor) -> Tensor:
-        """Scale pixels uint8 [B, 3, S, S] as the image processor does."""
-        return (pixels.float() * self.processor.rescale_factor - self.mean) / self.deviation
 
 
 def region_encoder_settings(**changes: Any) -> TrainingSettings:
@@ -495,13 +333,3 @@ def _best_validation(run: RunDirectory) -> dict[str, float]:
     validations = [row["validation"] for row in rows if "validation" in row]
     best = max(validations, key=lambda metrics: metrics[RegionAttributeObjective.selection_metric])
     return {name: round(value, 2) for name, value in best.items()}
-
-
-def _mirrored(values: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the rows [B, ..., W] that are `flipped` [B] along their last side."""
-    return torch.where(flipped.view(-1, *[1] * (values.dim() - 1)), values.flip(-1), values)
-
-
-def _percent(right: Tensor) -> float:
-    """Share of true values in percent; 0 where there are none, which is worth no selection."""
-    return 100.0 * float(right.float().mean()) if right.numel() else 0.0
