@@ -21,8 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         saving, 1 for a fault of ours.
     """
     parsed = _parser().parse_args(arguments)
+    from transformers.utils import logging
+
     from .models.errors import VlAlignmentError
 
+    logging.disable_progress_bar()  # loading takes no time here, and its bars would stand between ours
     try:
         parsed.run(parsed)
     except VlAlignmentError as error:

@@ -106,6 +106,8 @@ def train_retrieval_run(
     accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
     set_seed(settings.seed)
     model = ScanForImageTextRetrieval(config)
+    if vision_model is not None:
+        model.model.vision_model.load_state_dict(vision_model.state_dict())
     objective = RetrievalObjective(
         dataset_dict,
         tokenizer,

@@ -1,0 +1,122 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from vl_alignment import cli
+from vl_alignment.data.blocks import load_blocks
+
+SMALL = ["--epochs", "1", "--batch-size", "8", "--all-negatives-epochs", "1", "--decay-epochs", "--train-images", "16"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    output = tmp_path_factory.mktemp("cli")
+    assert cli.main(["train", "--output", str(output), "--alignment-function", "general_query", *SMALL]) == 0
+    return output / "scan-blocks-general_query-seed0"
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and error.startswith("vl-alignment: ")
+    return error
+
+
+def test_train_leaves_a_finished_run(trained):
+    assert json.loads((trained / "results.json").read_text())["alignment_function"] == "general_query"
+    assert (trained / "predictions.parquet").exists()
+
+
+def test_evaluate_gives_the_numbers_of_the_run(trained, capsys):
+    assert cli.main(["evaluate", str(trained)]) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    metrics = json.loads((trained / "results.json").read_text())["metrics"]
+    assert float(printed["rsum"]) == pytest.approx(metrics["rsum"], abs=0.5)  # from pixels, not from stored regions
+
+
+def test_predict_ranks_captions_and_draws(trained, tmp_path, capsys):
+    scene = load_blocks(train=16)["test"][0]
+    scene["image"].save(tmp_path / "scene.png")
+    command = ["predict", str(trained), "--images", str(tmp_path / "scene.png"), "--json"]
+    drawing = tmp_path / "attention.png"
+    assert cli.main([*command, "--text", *scene["captions"][:3], "--attention", str(drawing)]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    scores = [caption["score"] for caption in row["captions"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3
+    assert Image.open(drawing).width > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["compare", "--functions", "dott"], "dott"),
+        (["train", "--alignment-function", "dott"], "dott"),
+        (["compare", "--preset", "flickr8k", "--data-dir", "{tmp}/nothing"], "nothing"),
+        (["train", "--epochs", "0"], "epochs"),
+        (["evaluate", "{tmp}/nothing"], "nothing"),
+        (["evaluate", "{trained}", "--split", "tset"], "tset"),
+        (["predict", "{trained}", "--images", "{tmp}/cut.png", "--text", "a cube"], "cut.png"),
+        (["predict", "{trained}", "--images", "{tmp}/whole.png", "--text", "..."], "no words"),
+        (["extract-features", "--extractor", "resnet", "--output", "{tmp}/store", "--data-dir", "{tmp}"], "{tmp}"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_status_2(arguments, named, trained, tmp_path, capsys):
+    Image.new("RGB", (96, 96)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    capsys.readouterr()
+    filled = [argument.format(tmp=tmp_path, trained=trained) for argument in arguments]
+    if filled[0] in ("compare", "train"):
+        filled += ["--output", str(tmp_path / "out")]
+    assert cli.main(filled) == 2
+    assert named.format(tmp=tmp_path) in one_line(capsys)
+
+
+def test_unwritable_output_is_refused_before_anything_else(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["train", "--output", str(tmp_path / "file" / "runs")]) == 2
+    assert "file" in one_line(capsys)
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="dott"):
+        cli.main(["train", "--debug", "--alignment-function", "dott", "--output", str(tmp_path)])
+
+
+def test_fault_of_ours_is_exit_status_1(monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("vl_alignment.training.preparation.cache_folder", broken)
+    assert cli.main(["env"]) == 1
+    assert "fault of ours" in one_line(capsys)
+
+
+def test_dry_run_trains_nothing(tmp_path, capsys):
+    assert cli.main(["compare", "--dry-run", "--output", str(tmp_path), "--seeds", "0", "--train-images", "16"]) == 0
+    assert capsys.readouterr().out.count("would train") == 8
+    assert not list(tmp_path.iterdir())
+
+
+def test_env_names_versions_and_devices(capsys):
+    assert cli.main(["env"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("torch", "transformers", "datasets", "processor", "cache"):
+        assert f"{name}: " in printed
+
+
+def test_interrupted_comparison_goes_on(tmp_path):
+    command = [sys.executable, "-m", "vl_alignment.cli", "train", "--output", str(tmp_path), *SMALL, "--epochs", "200"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    history = tmp_path / "scan-blocks-general_key-seed0" / "history.jsonl"
+    until = time.monotonic() + 120
+    while not history.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error.decode()[-500:]
+    assert list((tmp_path / "scan-blocks-general_key-seed0" / "checkpoints").glob("epoch-*"))
