@@ -11,7 +11,9 @@ from PIL import Image
 from vl_alignment import cli
 from vl_alignment.data.blocks import load_blocks
 
-SMALL = ["--epochs", "1", "--batch-size", "8", "--all-negatives-epochs", "1", "--decay-epochs", "--train-images", "16"]
+SIZES = {"train": 16, "validation": 12, "test": 12}
+SMALL = ["--epochs", "1", "--batch-size", "8", "--all-negatives-epochs", "1", "--decay-epochs", "--sizes"]
+SMALL += [f"{split}={size}" for split, size in SIZES.items()]
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +35,15 @@ def test_train_leaves_a_finished_run(trained):
 
 
 def test_evaluate_gives_the_numbers_of_the_run(trained, capsys):
-    assert cli.main(["evaluate", str(trained)]) == 0
+    command = ["evaluate", str(trained), "--sizes", *SMALL[-3:]]
+    assert cli.main(command) == 0
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
     assert float(printed["rsum"]) == pytest.approx(metrics["rsum"], abs=0.5)  # from pixels, not from stored regions
 
 
 def test_predict_ranks_captions_and_draws(trained, tmp_path, capsys):
-    scene = load_blocks(train=16)["test"][0]
+    scene = load_blocks(**SIZES)["test"][0]
     scene["image"].save(tmp_path / "scene.png")
     command = ["predict", str(trained), "--images", str(tmp_path / "scene.png"), "--json"]
     drawing = tmp_path / "attention.png"
@@ -59,7 +62,8 @@ def test_predict_ranks_captions_and_draws(trained, tmp_path, capsys):
         (["compare", "--preset", "flickr8k", "--data-dir", "{tmp}/nothing"], "nothing"),
         (["train", "--epochs", "0"], "epochs"),
         (["evaluate", "{tmp}/nothing"], "nothing"),
-        (["evaluate", "{trained}", "--split", "tset"], "tset"),
+        (["evaluate", "{trained}", "--split", "tset", "--sizes", *SMALL[-3:]], "tset"),
+        (["evaluate", "{trained}", "--sizes", "tset=3"], "tset"),
         (["predict", "{trained}", "--images", "{tmp}/cut.png", "--text", "a cube"], "cut.png"),
         (["predict", "{trained}", "--images", "{tmp}/whole.png", "--text", "..."], "no words"),
         (["extract-features", "--extractor", "resnet", "--output", "{tmp}/store", "--data-dir", "{tmp}"], "{tmp}"),
@@ -97,7 +101,7 @@ def test_fault_of_ours_is_exit_status_1(monkeypatch, capsys):
 
 
 def test_dry_run_trains_nothing(tmp_path, capsys):
-    assert cli.main(["compare", "--dry-run", "--output", str(tmp_path), "--seeds", "0", "--train-images", "16"]) == 0
+    assert cli.main(["compare", "--dry-run", "--output", str(tmp_path), "--seeds", "0", *SMALL[-4:]]) == 0
     assert capsys.readouterr().out.count("would train") == 8
     assert not list(tmp_path.iterdir())
 

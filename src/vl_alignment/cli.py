@@ -85,13 +85,20 @@ def _add_preparation(parser: Any, output: str) -> None:
     parser.add_argument("--extractor", help="fill that store first with this extractor")
     parser.add_argument("--released-layout", action="store_true", help="compute as the authors' released code does")
     parser.add_argument("--alignment-initialization", choices=["linear", "identity"], help="where W starts")
-    parser.add_argument("--train-images", type=int, help="use fewer training images")
+    parser.add_argument("--sizes", nargs="+", type=_size, metavar="SPLIT=N", help="use so many images of a split")
     for name in ("epochs", "batch-size", "evaluate-every", "all-negatives-epochs"):
         parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
     parser.add_argument("--decay-epochs", type=int, nargs="*", help="instead of the preset's")
     parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
     _add_device(parser)
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan; train nothing")
+
+
+def _size(text: str) -> tuple[str, int]:
+    split, separator, number = text.partition("=")
+    if not separator or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=N, for instance train=500")
+    return split, int(number)
 
 
 def _add_device(parser: Any) -> None:
@@ -130,6 +137,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--regions", type=Path, help="region store; without it the model sees pixels")
     parser.add_argument("--split", default="test", help="(%(default)s)")
+    parser.add_argument("--sizes", nargs="+", type=_size, metavar="SPLIT=N", help="use so many images of a split")
     parser.add_argument("--folds", type=int, default=1, help="average over so many folds of the split (%(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
 
@@ -176,7 +184,7 @@ def _prepared(parsed: argparse.Namespace) -> Any:
         data_dir=parsed.data_dir,
         regions=parsed.regions,
         extractor=parsed.extractor,
-        sizes={"train": parsed.train_images} if parsed.train_images is not None else None,
+        sizes=dict(parsed.sizes) if parsed.sizes else None,
         settings=settings,
         model_fields={"alignment_initialization": initialization} if initialization else None,
     )
@@ -233,6 +241,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             data_dir=parsed.data_dir,
             regions=parsed.regions,
             split=parsed.split,
+            sizes=dict(parsed.sizes) if parsed.sizes else None,
             folds=parsed.folds,
             device=parsed.device,
         )

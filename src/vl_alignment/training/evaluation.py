@@ -1,5 +1,6 @@
 """Evaluate a trained retrieval model on a split of a data set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..models.modeling_scan import ScanForImageTextRetrieval
 from ..models.processing_scan import ScanProcessor
 from .arguments import TrainingSettings
 from .objectives import RetrievalObjective
+from .preparation import cache_folder
 from .presets import get_preset
 
 __all__ = ["evaluate_retrieval", "load_retrieval_model"]
@@ -39,6 +41,7 @@ def evaluate_retrieval(
     data_dir: str | Path | None = None,
     regions: str | Path | None = None,
     split: str = "test",
+    sizes: Mapping[str, int] | None = None,
     folds: int = 1,
     device: str = "auto",
 ) -> dict[str, float]:
@@ -50,6 +53,7 @@ def evaluate_retrieval(
         data_dir: Folder of the data set; blocks needs none.
         regions: A region store of the kind the model was trained on; without one the model sees pixels.
         split: Name of the split.
+        sizes: Images a split, for a smaller trial.
         folds: Into how many folds the split is cut.
         device: "auto" or "cpu".
 
@@ -62,7 +66,9 @@ def evaluate_retrieval(
         DataError: If the split does not exist or the data cannot be used.
     """
     model, processor = load_retrieval_model(folder)
-    data = load_retrieval_dataset(get_preset(preset)["data"]["name"], data_dir)
+    data = load_retrieval_dataset(
+        get_preset(preset)["data"]["name"], data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes
+    )
     store = None
     if regions is not None:
         store = RegionStore.open(regions)
