@@ -219,3 +219,12 @@ def test_core_imports_without_extras() -> None:
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert finished.returncode == 0, finished.stderr
+
+
+def test_every_public_name_is_there():
+    import vl_alignment
+
+    for name in vl_alignment.__all__:
+        assert getattr(vl_alignment, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        vl_alignment.nothing_of_the_kind  # noqa: B018

@@ -1,7 +1,5 @@
 """The image-text retrieval data sets by name, and what identifies their content."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import datasets
 
 from vl_alignment.data.caption_folder import load_caption_folder
+from vl_alignment.data.content import content_hash
 from vl_alignment.data.karpathy import load_karpathy
 from vl_alignment.data.scan_precomputed import load_scan_precomputed
 from vl_alignment.models.errors import ConfigurationError, DataError
@@ -109,22 +108,6 @@ def select_split(data: datasets.DatasetDict, split: str) -> datasets.Dataset:
     if split not in data:
         raise DataError(f"there is no split {split!r}; the data set has {', '.join(data)}")
     return data[split]
-
-
-def content_hash(data: Mapping[str, datasets.Dataset]) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 over split names, image ids and captions.
-
-    The order of the splits does not count, the order of the images and captions does.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(data):
-        split = data[name]
-        columns = [column for column in ("image_id", "captions") if column in split.column_names]
-        digest.update(json.dumps([name, columns, len(split)]).encode())
-        for batch in split.select_columns(columns).iter(batch_size=1000):
-            for row in zip(*(batch[column] for column in columns), strict=True):
-                digest.update(json.dumps(row).encode())
-    return digest.hexdigest()[:16]
 
 
 def _data_folder(name: str, data_dir: str | Path | None) -> Path:

@@ -92,7 +92,7 @@ def export_blocks(dataset: datasets.DatasetDict, folder: str | Path) -> str:
         DataError: The data set is not of blocks, or the folder cannot be written.
     """
     # Imported late: the loaders of published data sets offer this one too.
-    from vl_alignment.data.retrieval import content_hash
+    from vl_alignment.data.content import content_hash
 
     for split, records in dataset.items():
         missing = [name for name in _COLUMNS if name not in records.column_names]
