@@ -1,7 +1,6 @@
 """The main job: train and compare alignment functions on one data set, from the data to the report."""
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from .tables import published_comparison, retrieval_table, runs_csv
 
 __all__ = ["compare_retrieval", "planned_runs", "write_comparison"]
 
-logger = logging.getLogger(__name__)
 
 PUBLISHED_FUNCTIONS = [name for name, row in ALIGNMENT_FUNCTIONS.items() if row.published]
 

@@ -107,7 +107,11 @@ def prepare_retrieval(
         study.image_processor = made.encoder.image_processor()
         study.model_fields["freeze_vision"] = True
         study.preparation_seconds = made.seconds
-        accuracies = ", ".join(f"{key} {value:.0f} %" for key, value in made.encoder.metrics.items())
+        accuracies = ", ".join(
+            f"{name.removeprefix('accuracy_')} {value:.0f} %"
+            for name, value in made.encoder.metrics.items()
+            if name.startswith("accuracy_")
+        )
         study.notes.append(
             "The regions come from pixels through a small convolutional encoder that was trained once, in "
             f"{made.encoder.seconds:.0f} s, to name the attributes of the object in each of {made.encoder.regions} "
