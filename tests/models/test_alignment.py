@@ -163,16 +163,13 @@ def test_factors_are_refused_where_something_stands_between(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_inner_products_from_scores_are_the_plain_ones_or_refused(name):
+def test_inner_products_from_scores_are_the_plain_ones(name):
     query, key = sides()
     module = function(name)
-    products = module.inner_products(
-        module(query, key), query.norm(dim=-1, keepdim=True), key.norm(dim=-1).unsqueeze(0)
-    )
-    if name in ("dot", "scaled_dot", "cosine"):
-        torch.testing.assert_close(products, query @ key.T)
-    else:
-        assert products is None
+    assert module.scores_give_inner_products == (name in ("dot", "scaled_dot", "cosine"))
+    if module.scores_give_inner_products:
+        norms = query.norm(dim=-1, keepdim=True), key.norm(dim=-1).unsqueeze(0)
+        torch.testing.assert_close(module.inner_products(module(query, key), *norms), query @ key.T)
 
 
 # A function of the user's own
@@ -223,9 +220,8 @@ def test_subclass_with_scores_of_its_own_claims_no_factors(open_table):
     # Fused kernels and SCAN's shortcut for inner products would otherwise compute a dot product in silence.
     register_alignment_function("negative_distance", NegativeDistance)
     module = function("negative_distance")
-    query, key = sides()
     assert not module.is_bilinear
-    assert module.inner_products(module(query, key), torch.ones(4, 1), torch.ones(1, 5)) is None
+    assert not module.scores_give_inner_products
 
 
 @pytest.mark.parametrize(

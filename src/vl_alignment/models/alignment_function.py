@@ -147,19 +147,20 @@ class AlignmentFunction(nn.Module):
         """Element-wise form (equation 10): [..., 1, d], [..., nK, d] -> [..., nK, d], not yet summed over d."""
         return self.products(self.transform_query(query), self.transform_key(key))
 
-    def inner_products(self, scores: Tensor, query_norm: Tensor, key_norm: Tensor) -> Tensor | None:
-        """The plain q . k of the untransformed sides, where it follows from the scores without a matrix product.
+    @property
+    def scores_give_inner_products(self) -> bool:
+        """Whether q . k of the untransformed sides follows from the scores, without a matrix product of its own."""
+        untouched = type(self) is AlignmentFunction and self.specification.transforms is None
+        return untouched and self.is_bilinear  # a subclass may transform or score in any way
+
+    def inner_products(self, scores: Tensor, query_norm: Tensor, key_norm: Tensor) -> Tensor:
+        """The plain q . k of the untransformed sides, from the scores of a function that `scores_give_inner_products`.
 
         Args:
             scores: [..., nQ, nK], of this function.
             query_norm: |q|, in a shape that broadcasts to the scores.
             key_norm: |k|, likewise.
-
-        Returns:
-            The inner products, or None for a function from whose scores they cannot be had.
         """
-        if type(self) is not AlignmentFunction or self.specification.transforms is not None or not self.is_bilinear:
-            return None  # a subclass may transform or score in any way
         if self.specification.normalized:
             return scores * query_norm * key_norm
         return scores if self.scale == 1.0 else scores / self.scale

@@ -1,7 +1,7 @@
 """Stacked cross attention between every picture and every caption, exact and in bounded memory."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,26 +172,27 @@ class StackedCrossAttention(nn.Module):
         Autocast halves only the large matrix products; what follows them is computed in full.
         """
         scores = _full(self.alignment.scores(query.transformed, key.transformed.flatten(0, 1)))  # [N, m*R]
-        products = self.alignment.inner_products(scores, query.norm.unsqueeze(1), key.norm.reshape(1, -1))
-        if products is None:
-            products = _full(query.embeddings @ key.embeddings.flatten(0, 1).T)
         sizes = [items * length for items, length in query.runs]
-        runs = zip(query.runs, scores.split(sizes), products.split(sizes), query.norm.split(sizes), strict=True)
+        products: Sequence[Tensor | None] = [None] * len(sizes)
+        if not self.alignment.scores_give_inner_products:
+            products = _full(query.embeddings @ key.embeddings.flatten(0, 1).T).split(sizes)
         similarities = []
         with torch.autocast(scores.device.type, enabled=False):
-            for (items, length), run_scores, run_products, norm in runs:
-                shape = (items, length, *key.norm.shape)  # [n, L, m, R]
-                cosine = self._cosine(run_scores.view(shape), run_products.view(shape), norm.view(shape[:2]), key.gram)
-                similarities.append(self._pool(cosine))
+            for part in zip(query.runs, scores.split(sizes), products, query.norm.split(sizes), strict=True):
+                similarities.append(self._pool(self._cosine(*part, key)))
         return torch.cat(similarities)
 
-    def _cosine(self, scores: Tensor, products: Tensor, norm: Tensor, gram: Tensor) -> Tensor:
-        """Cosine of every query with what it attends to: [n, L, m, R] -> [n, L, m]."""
-        weights = self._attend(scores)
-        numerator = (weights * products).sum(-1)
+    def _cosine(
+        self, run: tuple[int, int], scores: Tensor, products: Tensor | None, norm: Tensor, key: _Keys
+    ) -> Tensor:
+        """Cosine of every query with what it attends to: scores [n*L, m*R] of a run -> [n, L, m]."""
+        if products is None:
+            products = self.alignment.inner_products(scores, norm.unsqueeze(1), key.norm.reshape(1, -1))
+        weights = self._attend(scores.view(*run, *key.norm.shape))  # [n, L, m, R]
+        numerator = (weights * products.view_as(weights)).sum(-1)
         by_key = weights.flatten(0, 1).transpose(0, 1)  # [m, n*L, R]
-        squared_norm = (torch.bmm(by_key, gram) * by_key).sum(-1).T.view_as(numerator)
-        return numerator / (norm.unsqueeze(-1) * _root(squared_norm)).clamp_min(1e-8)
+        squared_norm = (torch.bmm(by_key, key.gram) * by_key).sum(-1).T.view_as(numerator)
+        return numerator / (norm.view(run).unsqueeze(-1) * _root(squared_norm)).clamp_min(1e-8)
 
     def _attend(self, scores: Tensor) -> Tensor:
         """Scores [n, L, m, R] -> attention over the R keys of each item, for each of the L queries."""
