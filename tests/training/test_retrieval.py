@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file
-from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval
 
 from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.objectives import RetrievalObjective
 from vl_alignment.training.runs import RunDirectory, load_results, rebuild_results
