@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -297,8 +298,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def commit() -> str | None:
-    """Return the commit of the checkout this package runs from, `-dirty` where it was changed; None if installed."""
+    """Return the commit of the checkout this package runs from, `-dirty` where it was changed; None if installed.
+
+    Read once a process: the code that runs is what was loaded, whatever is committed while a long comparison goes on.
+    """
     package = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
