@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from vl_alignment.analysis.attention import AlignmentMap, MapSide, scan_alignment_map, scan_alignment_maps
+from vl_alignment.analysis.attention import (
+    AlignmentMap,
+    MapSide,
+    mac_alignment_maps,
+    scan_alignment_map,
+    scan_alignment_maps,
+)
 from vl_alignment.models.errors import ConfigurationError, DataError
 
 WORDS = ["a", "red", "ball"]
@@ -84,3 +90,58 @@ def test_half_precision_needs_a_tolerance():
     with pytest.raises(DataError, match="not to one"):
         scan_alignment_map(half, WORDS, BOXES)
     assert AlignmentMap(half, MapSide(labels=WORDS), MapSide(boxes=BOXES), tolerance=0.01)
+
+
+TOKENS = ["<start>", "what", "shape", "<end>"]
+# Two steps over the four tokens and two of padding, and over a grid of one line with three cells.
+STEPS = np.array([[0.1, 0.2, 0.6, 0.1, 0.0, 0.0], [0.0, 0.25, 0.25, 0.0, 0.3, 0.2]])
+CELLS = np.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
+
+
+def test_reasoning_steps_over_words_and_cells():
+    maps = mac_alignment_maps(STEPS, CELLS, TOKENS, grid=(1, 3))
+    assert maps.words.queries.labels == maps.image.queries.labels == ("step 1", "step 2")
+    assert maps.words.keys.labels == ("what", "shape")
+    assert maps.image.keys.grid == (1, 3)
+    assert np.array_equal(maps.image.weights, CELLS)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, [*TOKENS, "<pad>", "<pad>"]])
+def test_attention_on_markers_and_padding_is_left_out_and_told(tokens):
+    maps = mac_alignment_maps(STEPS, CELLS, tokens, grid=(1, 3))
+    assert maps.words.weights == pytest.approx(np.array([[0.25, 0.75], [0.5, 0.5]]))
+    assert maps.elsewhere == pytest.approx([0.2, 0.5])
+    assert maps.word_weights == pytest.approx(STEPS[:, 1:3])
+
+
+def test_a_question_without_markers_loses_nothing():
+    maps = mac_alignment_maps(torch.tensor(CELLS, requires_grad=True), CELLS, ["is", "it", "red"], grid=(1, 3))
+    assert np.array_equal(maps.words.weights, CELLS)
+    assert not maps.elsewhere.any()
+
+
+def test_a_step_without_attention_on_words_is_not_made_up():
+    nowhere = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])
+    maps = mac_alignment_maps(nowhere, CELLS, TOKENS, grid=(1, 3))
+    assert maps.words.weights.tolist() == [[0.5, 0.5], [0, 1]]
+    assert maps.elsewhere.tolist() == [1, 0]
+    assert not maps.word_weights[0].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"question_attentions": STEPS[:1]}, r"\[steps, words\] and \[steps, cells\], got \(1, 6\), \(2, 3\)"),
+        ({"question_attentions": STEPS[0]}, r"got \(6,\)"),
+        ({"question_attentions": STEPS * 0.9}, "sum to 0.9000"),
+        ({"question_attentions": STEPS * np.nan}, "finite"),
+        ({"image_attentions": CELLS * 2}, "sum to 2.0000"),
+        ({"tokens": [*TOKENS, *TOKENS]}, "8 tokens but attention for 6 only"),
+        ({"tokens": ["<start>", "<end>"]}, "none of the question's tokens is a word"),
+        ({"grid": (2, 2)}, "2 queries and 4 keys"),
+    ],
+)
+def test_bad_steps_are_named(changes, message):
+    good = {"question_attentions": STEPS, "image_attentions": CELLS, "tokens": TOKENS, "grid": (1, 3)}
+    with pytest.raises(DataError, match=message):
+        mac_alignment_maps(**good | changes)

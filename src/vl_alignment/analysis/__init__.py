@@ -7,7 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import AlignmentMap, MapSide, scan_alignment_map, scan_alignment_maps
+    from .attention import (
+        AlignmentMap,
+        MapSide,
+        ReasoningMaps,
+        mac_alignment_maps,
+        scan_alignment_map,
+        scan_alignment_maps,
+    )
     from .drawing import alignment_png, draw_alignment
     from .report import write_report
     from .statistics import Estimate, estimate, paired_differences, summarise
@@ -17,9 +24,11 @@ _MODULES = {
     "AlignmentMap": "attention",
     "Estimate": "statistics",
     "MapSide": "attention",
+    "ReasoningMaps": "attention",
     "alignment_png": "drawing",
     "draw_alignment": "drawing",
     "estimate": "statistics",
+    "mac_alignment_maps": "attention",
     "paired_differences": "statistics",
     "published_comparison": "tables",
     "published_table": "tables",
@@ -35,9 +44,11 @@ __all__ = [
     "AlignmentMap",
     "Estimate",
     "MapSide",
+    "ReasoningMaps",
     "alignment_png",
     "draw_alignment",
     "estimate",
+    "mac_alignment_maps",
     "paired_differences",
     "published_comparison",
     "published_table",

@@ -13,9 +13,19 @@ from PIL import Image
 
 from ..models.errors import ConfigurationError, DataError
 
-__all__ = ["AlignmentMap", "MapSide", "scan_alignment_map", "scan_alignment_maps"]
+__all__ = [
+    "AlignmentMap",
+    "MapSide",
+    "ReasoningMaps",
+    "mac_alignment_maps",
+    "scan_alignment_map",
+    "scan_alignment_maps",
+]
 
 Array: TypeAlias = np.ndarray | torch.Tensor
+
+# What the package's tokenizers put around words.
+SPECIAL_TOKENS = ("<pad>", "<start>", "<end>")
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,77 @@ def scan_alignment_maps(
         )
         for pair in range(len(words))
     ]
+
+
+@dataclass(frozen=True)
+class ReasoningMaps:
+    """Where MAC looked for one question: a row a reasoning step in both maps.
+
+    Attributes:
+        words: [T, W]: the steps' attention over the question's words alone; every row is rescaled to sum to one.
+        image: [T, N]: the steps' attention over the cells of the picture.
+        elsewhere: [T]: the share of each step's attention that lay on markers and padding, before it was left out.
+    """
+
+    words: AlignmentMap
+    image: AlignmentMap
+    elsewhere: np.ndarray
+
+    @property
+    def word_weights(self) -> np.ndarray:
+        """The attention that the words had in the model [T, W]: with `elsewhere`, a row sums to one."""
+        return self.words.weights * (1 - self.elsewhere)[:, None]
+
+
+def mac_alignment_maps(
+    question_attentions: Array,
+    image_attentions: Array,
+    tokens: Sequence[str],
+    picture: Image.Image | None = None,
+    *,
+    grid: tuple[int, int],
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    tolerance: float = 1e-3,
+) -> ReasoningMaps:
+    """Describe what MAC attends to for one question, step by step.
+
+    Markers are no words and padding is none either, yet the control unit may attend to both (the published PyTorch
+    cell does not mask padding). They are left out, the words' weights are rescaled to sum to one, and what was left out
+    stands in `elsewhere`. A step without any attention on words gets equal weights there, and 1 in `elsewhere`.
+
+    Args:
+        question_attentions: [T, L], after the softmax.
+        image_attentions: [T, N], after the softmax.
+        tokens: The question's tokens with or without their padding, which are at most L; the rest is padding.
+        picture: The image that the cells lie on.
+        grid: (rows, columns) of the cells, N in all, counted line by line.
+        special_tokens: Tokens that are no words.
+        tolerance: As in `AlignmentMap`.
+
+    Raises:
+        DataError: The sizes do not fit, a row does not sum to one, or no token is a word.
+    """
+    weights, places = to_numpy(question_attentions).astype(np.float64), to_numpy(image_attentions)
+    if weights.ndim != 2 or places.ndim != 2 or len(weights) != len(places):
+        raise DataError(
+            f"the attentions of one question are [steps, words] and [steps, cells], got {weights.shape}, {places.shape}"
+        )
+    if len(tokens) > weights.shape[1]:
+        raise DataError(f"{len(tokens)} tokens but attention for {weights.shape[1]} only")
+    words = [position for position, token in enumerate(tokens) if token not in special_tokens]
+    if not words:
+        raise DataError(f"none of the question's tokens is a word: {list(tokens)}")
+    steps = MapSide(labels=tuple(f"step {step}" for step in range(1, len(weights) + 1)))
+    # Checked as the model gave it, before anything is rescaled.
+    positions = MapSide(labels=tuple(str(position) for position in range(weights.shape[1])))
+    weights = AlignmentMap(weights, steps, positions, tolerance=tolerance).weights
+    inside = weights[:, words].sum(axis=1, keepdims=True)  # [T, 1]
+    shares = np.where(inside > 0, weights[:, words] / np.where(inside > 0, inside, 1), 1 / len(words))
+    return ReasoningMaps(
+        AlignmentMap(shares, steps, MapSide(labels=tuple(tokens[word] for word in words)), picture, tolerance),
+        AlignmentMap(places, steps, MapSide(grid=grid), picture, tolerance),
+        np.clip(1 - inside[:, 0], 0, 1),
+    )
 
 
 def to_numpy(array: Array) -> np.ndarray:
