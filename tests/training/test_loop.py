@@ -216,3 +216,54 @@ except TrainingInterrupted:
     objective = TinyObjective(settings)
     assert train(TinyModel(seed=5), objective, settings, RunDirectory(folder)).steps == 15
     assert 0 < objective.calls <= 10
+
+
+AVERAGED = {"ema_decay": 0.9, "plateau_factor": 0.5}
+
+
+def test_moving_average_is_what_is_evaluated_and_kept(tmp_path):
+    settings, run, model = tiny_settings(epochs=1, ema_decay=0.9), RunDirectory(tmp_path), TinyModel()
+    seen = []
+
+    class Watched(TinyObjective):
+        def loss(self, model, batch, epoch):
+            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            return super().loss(model, batch, epoch)
+
+    train(model, Watched(settings), settings, run)
+    after_each_step = [*seen[1:], model.state_dict()]
+    average = after_each_step[0]
+    for number, now in enumerate(after_each_step[1:], start=1):
+        decay = min(0.9, (1 + number) / (10 + number))
+        average = {name: decay * value + (1 - decay) * now[name] for name, value in average.items()}
+    kept = weights(run.model)
+    assert all(torch.allclose(kept[name], average[name], atol=1e-6) for name in average)
+    assert not equal(kept, model.state_dict())
+
+
+def test_learning_rate_is_halved_for_good_after_an_epoch_whose_loss_does_not_fall(tmp_path):
+    class Rising(TinyObjective):
+        def loss(self, model, batch, epoch):
+            return super().loss(model, batch, epoch) * 0.0 + (1.0, 2.0, 1.5, 0.5, 0.4)[epoch]
+
+    settings = tiny_settings(epochs=5, decay_epochs=(), plateau_factor=0.5, learning_rate=0.8, log_every_steps=5)
+    run = RunDirectory(tmp_path)
+    train(TinyModel(), Rising(settings), settings, run)
+    rates = [row["learning_rate"] for row in history(run) if "loss" in row]
+    assert rates == pytest.approx([0.8, 0.8, 0.4, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("call", [4, 5, 10])
+def test_resumed_run_keeps_its_average_and_its_plateaus(tmp_path, call):
+    settings = tiny_settings(**AVERAGED, learning_rate=1.5)  # so high that the loss does not always fall
+    whole, model_whole = RunDirectory(tmp_path / "whole"), TinyModel()
+    train(model_whole, TinyObjective(settings), settings, whole)
+    run, objective = RunDirectory(tmp_path / "stopped"), TinyObjective(settings)
+    objective.before_loss = {call: lambda: os.kill(os.getpid(), signal.SIGINT)}
+    with pytest.raises(TrainingInterrupted):
+        train(TinyModel(), objective, settings, run)
+    model = TinyModel(seed=5)
+    train(model, TinyObjective(settings), settings, run)
+    assert equal(model.state_dict(), model_whole.state_dict())
+    assert equal(weights(run.model), weights(whole.model))
+    assert history(run) == history(whole)

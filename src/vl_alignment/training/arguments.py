@@ -27,14 +27,23 @@ class TrainingSettings:
         learning_rate: Adam's, before warm-up and decay.
         decay_epochs: Numbers of finished epochs after which the learning rate is multiplied by `decay_factor`.
         decay_factor: See `decay_epochs`.
+        plateau_factor: What the learning rate is multiplied by, for good, after every epoch whose mean training loss is
+            not below that of the best epoch before it (MAC: 0.5); None leaves it alone.
         warmup_steps: Optimiser steps in which the learning rate rises linearly to its full value.
         gradient_clipping: Largest norm of all gradients together; None does not clip.
+        ema_decay: Evaluate and keep an exponential moving average of the weights, with this decay a step (MAC: 0.999);
+            None keeps the weights themselves.
         gradient_accumulation_steps: Batches whose gradients are averaged for one optimiser step.
         precision: "no" (float32), "bf16" or "fp16" autocast.
         device: "auto" takes an accelerator where there is one; "cpu" never does.
         seed: Of initial weights, order of the data, sampled captions and dropout.
         epoch_captions: "one" samples one caption an image an epoch; "all" goes through every caption, as the paper.
         all_negatives_epochs: Epochs at the beginning whose loss sums over all negatives instead of the hardest.
+        questions_per_image: Questions about one picture that make one example, so that the picture is looked at once
+            for all of them; `batch_size` counts such examples.
+        short_questions_epochs: Epochs at the beginning that leave out the questions whose program is deeper than
+            `short_questions_depth`.
+        short_questions_depth: See `short_questions_epochs`.
         evaluate_every: Epochs between validations; the last epoch is always validated.
         validation_captions: Captions an image in validation; None takes all.
         evaluation_batch_size: Images, and captions, embedded together when evaluating.
@@ -52,14 +61,19 @@ class TrainingSettings:
     learning_rate: float = 2e-4
     decay_epochs: tuple[int, ...] = (15,)
     decay_factor: float = 0.1
+    plateau_factor: float | None = None
     warmup_steps: int = 0
     gradient_clipping: float | None = 2.0
+    ema_decay: float | None = None
     gradient_accumulation_steps: int = 1
     precision: str = "no"
     device: str = "auto"
     seed: int = 0
     epoch_captions: str = "one"
     all_negatives_epochs: int = 0
+    questions_per_image: int = 1
+    short_questions_epochs: int = 0
+    short_questions_depth: int = 6
     evaluate_every: int = 1
     validation_captions: int | None = None
     evaluation_batch_size: int = 256
@@ -85,6 +99,9 @@ class TrainingSettings:
         _check_positive("decay_factor", self.decay_factor)
         if self.gradient_clipping is not None:
             _check_positive("gradient_clipping", self.gradient_clipping)
+        for name in ("plateau_factor", "ema_decay"):
+            if (value := getattr(self, name)) is not None:
+                _check_positive(name, value, below=1.0)
         for tracker in self.trackers:
             _check_choice("trackers", tracker, TRACKERS)
         _check_choice("precision", self.precision, PRECISIONS)
@@ -113,12 +130,14 @@ _COUNTS = (
     "epochs",
     "batch_size",
     "gradient_accumulation_steps",
+    "questions_per_image",
+    "short_questions_depth",
     "evaluate_every",
     "evaluation_batch_size",
     "checkpoint_every_steps",
     "log_every_steps",
 )
-_COUNTS_FROM_ZERO = ("warmup_steps", "seed", "all_negatives_epochs", "num_workers")
+_COUNTS_FROM_ZERO = ("warmup_steps", "seed", "all_negatives_epochs", "short_questions_epochs", "num_workers")
 
 
 def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
@@ -132,9 +151,10 @@ def _check_integer(name: str, value: Any, *, smallest: int) -> None:
         raise ConfigurationError(f"{name}={value!r} must be a whole number of at least {smallest}.")
 
 
-def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
-        raise ConfigurationError(f"{name}={value!r} must be a positive number.")
+def _check_positive(name: str, value: Any, *, below: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < below):
+        limit = "" if below == math.inf else f" below {below:g}"
+        raise ConfigurationError(f"{name}={value!r} must be a positive number{limit}.")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

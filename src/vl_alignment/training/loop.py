@@ -1,6 +1,6 @@
 """The one training loop of all tasks.
 
-    objective.train_dataset(epoch) --> batches (order from seed and epoch) --> objective.loss --> Adam
+    objective.train_dataset(epoch) --> batches (order from seed and epoch) --> objective.loss --> Adam (--> average)
              every `evaluate_every` epochs: objective.evaluate --> best weights to `model/`
              between steps: checkpoint, learning curve (`history.jsonl`), trackers, a wish to stop
 
@@ -23,6 +23,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from vl_alignment.models.errors import ConfigurationError, VlAlignmentError
@@ -65,6 +66,9 @@ class TrainingState:
     step_seconds: float = 0.0  # without validation and checkpoints
     loss_sum: float = 0.0  # since the last line of the learning curve
     loss_count: int = 0
+    epoch_loss_sum: float = 0.0  # of this epoch
+    best_epoch_loss: float | None = None
+    plateaus: int = 0  # epochs whose training loss did not fall
     best_metric: float | None = None
     best_epoch: int | None = None
     best_step: int | None = None
@@ -113,11 +117,11 @@ def build_accelerator(settings: TrainingSettings, run: RunDirectory | None = Non
     return accelerator
 
 
-def learning_rate_factor(settings: TrainingSettings, steps_per_epoch: int, step: int) -> float:
-    """Return what the learning rate is multiplied by at a step, counted from 0."""
+def learning_rate_factor(settings: TrainingSettings, steps_per_epoch: int, step: int, plateaus: int = 0) -> float:
+    """Return what the learning rate is multiplied by at a step, counted from 0, after so many epochs on a plateau."""
     decays = sum(step >= epoch * steps_per_epoch for epoch in settings.decay_epochs)
     warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
-    return warmup * settings.decay_factor**decays
+    return warmup * settings.decay_factor**decays * (settings.plateau_factor or 1.0) ** plateaus
 
 
 def train(
@@ -172,8 +176,14 @@ class _Loop:
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate)
         self.scheduler = LambdaLR(
-            optimizer, lambda step: learning_rate_factor(settings, self.steps_per_epoch, step)
+            optimizer,
+            lambda step: learning_rate_factor(settings, self.steps_per_epoch, step, self.state.plateaus),
         )  # not prepared: Accelerate would advance it once for every process
+        # Copied before Accelerate wraps the model: the average is evaluated and saved as a model of its own.
+        self.average = _average_of(model, settings)
+        if self.average is not None:
+            self.average.to(accelerator.device)
+            accelerator.register_for_checkpointing(self.average)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.checkpoints = Checkpoints(run.checkpoints)
         self._saved: tuple[int, int] | None = None
@@ -216,6 +226,7 @@ class _Loop:
             self._stop_if_asked()
             if state.step % self.settings.checkpoint_every_steps == 0:
                 self._save()
+        self._look_for_plateau()
         finished = state.epoch + 1
         if finished % self.settings.evaluate_every == 0 or finished == self.settings.epochs:
             self._validate(finished)
@@ -243,10 +254,13 @@ class _Loop:
                         raise self._not_finite("gradient", identifiers)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         self.scheduler.step()
         self.last_loss = sum(losses) / group
         state.loss_sum += self.last_loss
         state.loss_count += 1
+        state.epoch_loss_sum += self.last_loss
         state.step += 1
         state.batches_done += group
         state.examples += group * self.batch_size
@@ -271,9 +285,21 @@ class _Loop:
             "Lower the learning rate or check these records; the last good checkpoint is kept."
         )
 
+    def _look_for_plateau(self) -> None:
+        """Count the epochs whose mean training loss did not fall, for the learning rate."""
+        state = self.state
+        loss, state.epoch_loss_sum = state.epoch_loss_sum / self.steps_per_epoch, 0.0
+        if state.best_epoch_loss is None or loss < state.best_epoch_loss:
+            state.best_epoch_loss = loss
+        elif self.settings.plateau_factor is not None:
+            state.plateaus += 1
+            # The scheduler has already set the rate of the next step.
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] *= self.settings.plateau_factor
+
     def _validate(self, finished: int) -> None:
         state = self.state
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
         evaluation = self.objective.evaluate(model, "validation", self.accelerator, final=False)
         self.model.train()
         value = evaluation.metrics[self.objective.selection_metric]
@@ -396,6 +422,20 @@ class _Loop:
             best_epoch=state.best_epoch,
             best_step=state.best_step,
         )
+
+
+def _average_of(model: nn.Module, settings: TrainingSettings) -> AveragedModel | None:
+    """Return the moving average of the weights that the settings ask for; its buffers are the model's own."""
+    if settings.ema_decay is None:
+        return None
+    decay = settings.ema_decay
+
+    def update(averages: Any, weights: Any, updates: Any) -> None:
+        # Early on a fixed decay would hold on to the random start (Polyak averaging as in TensorFlow).
+        now = min(decay, (1.0 + float(updates)) / (10.0 + float(updates)))
+        torch._foreach_lerp_(averages, weights, 1.0 - now)
+
+    return AveragedModel(model, multi_avg_fn=update)
 
 
 def _step_seed(seed: int, step: int, process_index: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vl_alignment.data.features import RegionStore
 from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.training.token_rows import TokenRows
 
 __all__ = ["CaptionTable", "ImageInputs", "PixelInputs", "RegionInputs"]
 
@@ -28,7 +29,8 @@ class CaptionTable:
         owner: int64 [C], the row of each caption's image.
         first: int64 [I + 1], where each image's captions begin.
         number: int64 [C], the place of each caption among those of its image.
-        words: int64 [C], how many words each caption has.
+        lengths: int64 [C], how many tokens each caption has.
+        words: int64 [C], how many words.
 
     Raises:
         DataError: An image has no caption, or a caption has no words.
@@ -45,17 +47,13 @@ class CaptionTable:
         self.owner = np.repeat(np.arange(len(counts)), counts)
         self.number = np.arange(len(self.owner)) - self.first[self.owner]
         flat = [text for texts in captions for text in texts]
-        encoded = tokenizer(flat, add_special_tokens=True, return_special_tokens_mask=True, return_attention_mask=False)
-        self.words = np.array([len(mask) - sum(mask) for mask in encoded["special_tokens_mask"]], dtype=np.int64)
+        self.tokens = TokenRows(flat, tokenizer)
+        self.words, self.lengths = self.tokens.words, self.tokens.lengths
         for row in np.flatnonzero(self.words == 0):
             raise DataError(
                 f"Caption {self.number[row]} of this image has no words ({flat[row]!r}, {name}); remove or correct it.",
                 record=self.image_ids[self.owner[row]],
             )
-        self.lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self._tokens = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]])
-        self._padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -66,14 +64,7 @@ class CaptionTable:
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`, both [len(rows), longest]."""
-        longest = int(self.lengths[rows].max())
-        input_ids = np.full((len(rows), longest), self._padding, dtype=np.int64)
-        mask = np.zeros((len(rows), longest), dtype=np.int64)
-        for line, row in enumerate(rows):
-            length = self.lengths[row]
-            input_ids[line, :length] = self._tokens[self._starts[row] : self._starts[row] + length]
-            mask[line, :length] = 1
-        return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+        return self.tokens.batch(rows)
 
     def sampled(self, seed: int, epoch: int) -> np.ndarray:
         """Return one caption row for every image, [I]; depends on (seed, epoch, image) alone."""
