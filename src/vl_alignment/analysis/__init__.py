@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         scan_alignment_maps,
     )
     from .drawing import alignment_png, draw_alignment
+    from .drawing_steps import draw_reasoning, reasoning_png
     from .report import write_report
     from .statistics import Estimate, estimate, paired_differences, summarise
     from .tables import published_comparison, published_table, retrieval_table, runs_csv
@@ -27,11 +28,13 @@ _MODULES = {
     "ReasoningMaps": "attention",
     "alignment_png": "drawing",
     "draw_alignment": "drawing",
+    "draw_reasoning": "drawing_steps",
     "estimate": "statistics",
     "mac_alignment_maps": "attention",
     "paired_differences": "statistics",
     "published_comparison": "tables",
     "published_table": "tables",
+    "reasoning_png": "drawing_steps",
     "retrieval_table": "tables",
     "runs_csv": "tables",
     "scan_alignment_map": "attention",
@@ -47,11 +50,13 @@ __all__ = [
     "ReasoningMaps",
     "alignment_png",
     "draw_alignment",
+    "draw_reasoning",
     "estimate",
     "mac_alignment_maps",
     "paired_differences",
     "published_comparison",
     "published_table",
+    "reasoning_png",
     "retrieval_table",
     "runs_csv",
     "scan_alignment_map",

@@ -71,12 +71,8 @@ def draw_alignment(
     labels = words.labels or ()
     tiles = []
     for word in shown:
-        heat = heat_map(weights[word], regions, size, smooth=smooth)
-        # The brightest place is the word's own peak, but equal weights stay faint: they point nowhere.
-        peak = max(float(heat.max()), FAINT * weights[word].mean())
-        tiles.append(
-            Tile(_shortened(labels[word]), f"{weights[word].max():.2f}", _light(alignment.picture, heat / peak))
-        )
+        pixels = lit_picture(weights[word], regions, alignment.picture, smooth=smooth)
+        tiles.append(Tile(_shortened(labels[word]), f"{weights[word].max():.2f}", pixels))
     if alignment.picture is not None:
         tiles.insert(0, Tile("picture", "", np.asarray(alignment.picture.convert("RGB"))))
     whose = "of the word's attention" if words_are_queries else "of a region's attention"
@@ -88,8 +84,13 @@ def alignment_png(alignment: AlignmentMap, *, dpi: int = 100, colours: int = 255
 
     The palette makes a file a third as large, and a report holds dozens.
     """
+    return figure_png(draw_alignment(alignment, **options), dpi, colours)
+
+
+def figure_png(figure: Figure, dpi: int, colours: int) -> bytes:
+    """Encode `figure` as a PNG of at most 255 `colours`, transparent where nothing is drawn."""
     buffer = io.BytesIO()
-    draw_alignment(alignment, **options).savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi)
     buffer.seek(0)
     with Image.open(buffer) as image:
         pixels = image.convert("RGBA")
@@ -123,6 +124,15 @@ def heat_map(weights: np.ndarray, regions: MapSide, size: tuple[int, int], *, sm
     return heat
 
 
+def lit_picture(
+    weights: np.ndarray, regions: MapSide, picture: Image.Image | None, *, smooth: bool = True
+) -> np.ndarray:
+    """Light `picture` where `regions` have large `weights` [R]: uint8 [H, W, 3]; the heat alone without a picture."""
+    heat = heat_map(weights, regions, picture.size if picture else (1, 1), smooth=smooth)
+    # The brightest place is the weights' own peak, but equal weights stay faint: they point nowhere.
+    return _light(picture, heat / max(float(heat.max()), FAINT * weights.mean()))
+
+
 def _light(picture: Image.Image | None, heat: np.ndarray) -> np.ndarray:
     """Light a dimmed grey `picture` where `heat` [h, w] in [0, 1] is high: uint8 [H, W, 3]."""
     heat = np.clip(heat, 0, 1)
@@ -147,10 +157,7 @@ def _draw_tiles(tiles: Sequence[Tile], columns: int, aspect: float, whose: str) 
     tile_height = TILE_INCHES * aspect + BAR_INCHES
     width = columns * (TILE_INCHES + GAP_INCHES) - GAP_INCHES
     height = rows * (tile_height + GAP_INCHES) + BAR_INCHES
-    figure = _figure(width, height, facecolor="none")
-    # One axes in inches for all: one a tile takes three times as long.
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
-    axes.set_axis_off()
+    figure, axes = figure_in_inches(width, height)
     for position, tile in enumerate(tiles):
         left = (position % columns) * (TILE_INCHES + GAP_INCHES)
         bottom = height - (position // columns) * (tile_height + GAP_INCHES) - tile_height
@@ -159,21 +166,37 @@ def _draw_tiles(tiles: Sequence[Tile], columns: int, aspect: float, whose: str) 
         axes.add_patch(Rectangle((left, bottom), TILE_INCHES, BAR_INCHES, facecolor=BAR_COLOUR, linewidth=0))
         for text, x, size, align in ((tile.word, 0.06, 8.5, "left"), (tile.peak, TILE_INCHES - 0.05, 6.5, "right")):
             colour = TEXT_COLOUR if size > 7 and tile.peak else FAINT_TEXT_COLOUR
-            _write(axes, left + x, bottom, text, size, colour, ha=align)
+            _write_on_bar(axes, left + x, bottom, text, size, colour, ha=align)
     axes.add_patch(Rectangle((0, 0), width, BAR_INCHES, facecolor=BAR_COLOUR, linewidth=0))
-    inches = min(0.6, width / 4)
-    gradient = (0.2, 0.2 + inches, 0.35 * BAR_INCHES, 0.65 * BAR_INCHES)
-    axes.imshow(np.linspace(0.35, 1, 64)[None], extent=gradient, aspect="auto", cmap=COLOURS, vmin=0, vmax=1, zorder=2)
-    note = f"number beside the word: largest share {whose}" if columns > 2 else "largest share"
-    _write(axes, 0.08, 0, "0", 7, TEXT_COLOUR)
-    _write(axes, 0.28 + inches, 0, note, 7, TEXT_COLOUR)
+    draw_scale(
+        axes, min(0.6, width / 4), f"number beside the word: largest share {whose}" if columns > 2 else "largest share"
+    )
     return figure
+
+
+def figure_in_inches(width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a transparent figure with a single axes, whose units are inches.
+
+    One axes for all tiles: one a tile takes three times as long.
+    """
+    figure = agg_figure(width, height, facecolor="none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
+    axes.set_axis_off()
+    return figure, axes
+
+
+def draw_scale(axes: Axes, inches: float, note: str) -> None:
+    """Draw the colours from nothing to the largest share on the lowest bar, and what the largest share is."""
+    extent = (0.2, 0.2 + inches, 0.35 * BAR_INCHES, 0.65 * BAR_INCHES)
+    axes.imshow(np.linspace(0.35, 1, 64)[None], extent=extent, aspect="auto", cmap=COLOURS, vmin=0, vmax=1, zorder=2)
+    _write_on_bar(axes, 0.08, 0, "0", 7, TEXT_COLOUR)
+    _write_on_bar(axes, 0.28 + inches, 0, note, 7, TEXT_COLOUR)
 
 
 def _draw_matrix(alignment: AlignmentMap) -> Figure:
     """Draw `weights` as cells, queries down and keys across."""
     rows, columns = alignment.weights.shape
-    figure = _figure(min(12.0, 1.6 + 0.32 * columns), min(12.0, 1.4 + 0.28 * rows), layout="constrained")
+    figure = agg_figure(min(12.0, 1.6 + 0.32 * columns), min(12.0, 1.4 + 0.28 * rows), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(alignment.weights, cmap=COLOURS, vmin=0, aspect="auto")
     for side, axis, rotation in ((alignment.keys, axes.xaxis, 60), (alignment.queries, axes.yaxis, 0)):
@@ -187,14 +210,14 @@ def _draw_matrix(alignment: AlignmentMap) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float, **options: Any) -> Figure:
+def agg_figure(width: float, height: float, **options: Any) -> Figure:
     """Make a figure with a canvas of its own: pyplot would keep it, and is not safe in threads."""
     figure = Figure(figsize=(width, height), **options)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _write(axes: Axes, x: float, bottom: float, text: str, size: float, colour: str, **options: Any) -> None:
+def _write_on_bar(axes: Axes, x: float, bottom: float, text: str, size: float, colour: str, **options: Any) -> None:
     """Write on the bar whose lower edge is `bottom`; a dollar sign is one."""
     y = bottom + 0.46 * BAR_INCHES
     axes.text(x, y, text, fontsize=size, color=colour, va="center", parse_math=False, **options)
