@@ -1,22 +1,35 @@
-"""How good a result is: recall at K and ranks for retrieval.
+"""How good a result is: recall at K and ranks for retrieval, accuracy by type and depth for question answering.
 
-`RetrievalRecall` is imported on first use, because `evaluate` takes seconds to import.
+The `evaluate.Metric` classes are imported on first use, because `evaluate` takes seconds to import.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .question_answering import QUESTION_TYPES, majority_accuracy, question_answering_metrics
 from .retrieval import RetrievalRanks, chance_metrics, retrieval_metrics, retrieval_ranks
 
 if TYPE_CHECKING:
+    from .answer_accuracy import AnswerAccuracy
     from .recall import RetrievalRecall
 
-__all__ = ["RetrievalRanks", "RetrievalRecall", "chance_metrics", "retrieval_metrics", "retrieval_ranks"]
+__all__ = [
+    "QUESTION_TYPES",
+    "AnswerAccuracy",
+    "RetrievalRanks",
+    "RetrievalRecall",
+    "chance_metrics",
+    "majority_accuracy",
+    "question_answering_metrics",
+    "retrieval_metrics",
+    "retrieval_ranks",
+]
+
+_METRICS = {"AnswerAccuracy": ".answer_accuracy", "RetrievalRecall": ".recall"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the `evaluate.Metric` when it is asked for."""
-    if name == "RetrievalRecall":
-        from .recall import RetrievalRecall
-
-        return RetrievalRecall
+    """Import an `evaluate.Metric` when it is asked for."""
+    if name in _METRICS:
+        return getattr(import_module(_METRICS[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
