@@ -20,8 +20,8 @@ from .scan_model import FEATURES, tiny_model
 
 MODELS = Path(vl_alignment.models.__file__).parent
 TRAVELS_WITH_SCAN = {
-    *("alignment.py", "alignment_function.py", "configuration_base.py", "configuration_scan.py", "errors.py"),
-    *("modeling_base.py", "modeling_scan.py", "processing_scan.py", "similarity_scan.py", "vision.py"),
+    *("alignment.py", "alignment_function.py", "checked_inputs.py", "configuration_base.py", "configuration_scan.py"),
+    *("errors.py", "modeling_base.py", "modeling_scan.py", "processing_scan.py", "similarity_scan.py", "vision.py"),
 }
 
 

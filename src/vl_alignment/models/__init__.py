@@ -1,6 +1,12 @@
 """What travels with the weights: flat files that import torch, transformers, huggingface_hub and siblings."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+)
 
 from .alignment import (
     ALIGNMENT_FUNCTIONS,
@@ -12,8 +18,10 @@ from .alignment import (
     build_alignment_function,
     register_alignment_function,
 )
+from .configuration_mac import MacConfig
 from .configuration_scan import ScanConfig
 from .errors import CheckpointError, ConfigurationError, DataError, HubError, ResultsError, VlAlignmentError
+from .modeling_mac import MacForQuestionAnswering, MacModel, MacOutput
 from .modeling_scan import ScanForImageTextRetrieval, ScanModel, ScanOutput
 from .processing_scan import ScanImageProcessorPil, ScanProcessor
 
@@ -26,6 +34,10 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "HubError",
+    "MacConfig",
+    "MacForQuestionAnswering",
+    "MacModel",
+    "MacOutput",
     "ResultsError",
     "ScanConfig",
     "ScanForImageTextRetrieval",
@@ -42,5 +54,8 @@ __all__ = [
 
 AutoConfig.register(ScanConfig.model_type, ScanConfig, exist_ok=True)
 AutoModel.register(ScanConfig, ScanForImageTextRetrieval, exist_ok=True)
+AutoConfig.register(MacConfig.model_type, MacConfig, exist_ok=True)
+AutoModel.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
+AutoModelForVisualQuestionAnswering.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
 AutoProcessor.register(ScanConfig, ScanProcessor, exist_ok=True)
 AutoImageProcessor.register(ScanConfig, image_processor_classes={"pil": ScanImageProcessorPil}, exist_ok=True)

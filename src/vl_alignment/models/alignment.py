@@ -79,8 +79,14 @@ def build_alignment_function(
     activation: str = "relu",
     initialization: str = "linear",
     scale: float | None = None,
+    exchange_sides: bool = False,
 ) -> AlignmentFunction:
-    """Build the module of a named function for queries and keys of width `size` (see `AlignmentFunction`)."""
+    """Build the module of a named function for queries and keys of width `size` (see `AlignmentFunction`).
+
+    `exchange_sides` transforms the query where the row transforms the key, and the other way round.
+    """
     specification = alignment_specification(name)
+    if exchange_sides:
+        specification = specification.exchanged()
     module = specification.module or AlignmentFunction
     return module(specification, size, activation, initialization, scale)

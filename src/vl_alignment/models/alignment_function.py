@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -48,6 +48,13 @@ class AlignmentSpecification:
     def __post_init__(self) -> None:
         if self.bias and self.transforms is None:
             raise ConfigurationError(f"{self.equation}: a bias belongs to a transformed side; set `transforms`")
+
+    def exchanged(self) -> "AlignmentSpecification":
+        """The row that does to the query what this one does to the key, and the other way round."""
+        if self.transforms is None:
+            return self
+        other: Literal["query", "key"] = "query" if self.transforms == "key" else "key"
+        return replace(self, equation=f"{self.equation} with the sides exchanged", transforms=other)
 
 
 class AlignmentFunction(nn.Module):
@@ -148,6 +155,54 @@ class AlignmentFunction(nn.Module):
         return self.products(self.transform_query(query), self.transform_key(key))
 
     @property
+    def key_map(self) -> tuple[Tensor | None, Tensor | None] | None:
+        """(W, b) of phi_k(k) = W k + b, each None where the row has none; None if phi_k is no such map."""
+        if self.specification.normalized or type(self).transform_key is not AlignmentFunction.transform_key:
+            return None
+        return (self.weight, self.bias) if self.specification.transforms == "key" else (None, None)
+
+    def compose_key(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor] | None:
+        """One linear layer for two: (A, a) with phi_k(weight x + bias) = A x + a; None if phi_k is no linear map.
+
+        Args:
+            weight: [d, n], of the layer that makes the keys.
+            bias: [d].
+        """
+        if self.key_map is None:
+            return None
+        matrix, offset = self.key_map
+        if matrix is not None:
+            weight, bias = matrix @ weight, matrix @ bias
+        return weight, bias if offset is None else bias + offset
+
+    @property
+    def terms_are_linear(self) -> bool:
+        """Whether the terms of the element-wise form are linear in the key, so that their sums `contract`."""
+        products = type(self).products is AlignmentFunction.products and self.activation is None
+        return products and self.key_map is not None
+
+    def contract(self, query: Tensor, weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weigh and sum the terms before there are keys, for a function whose `terms_are_linear`.
+
+        Args:
+            query: [..., d], not yet transformed.
+            weights: What each of the d terms is multiplied by, in a shape that broadcasts to the query's.
+
+        Returns:
+            A vector [..., d] and a constant [...] (None: zero) with
+            `(elementwise(query, key) * weights).sum(-1) == (vector * key).sum(-1) + constant`.
+
+        Raises:
+            ConfigurationError: If the terms are not linear in the key.
+        """
+        if not self.terms_are_linear or self.key_map is None:
+            raise ConfigurationError("terms that are not linear in the key cannot be contracted; use `elementwise`")
+        matrix, offset = self.key_map
+        vector = self.transform_query(query) * weights * self.scale
+        constant = None if offset is None else vector @ offset.to(vector.dtype)
+        return (vector if matrix is None else vector @ matrix.to(vector.dtype)), constant
+
+    @property
     def scores_give_inner_products(self) -> bool:
         """Whether q . k of the untransformed sides follows from the scores, without a matrix product of its own."""
         untouched = type(self) is AlignmentFunction and self.specification.transforms is None
@@ -216,6 +271,11 @@ class AdditiveAlignment(AlignmentFunction):
     def transform_key(self, key: Tensor) -> Tensor:
         """W2 k: [..., nK, d] -> [..., nK, d]."""
         return _linear(key, self.key_weight)
+
+    @property
+    def key_map(self) -> tuple[Tensor | None, Tensor | None] | None:
+        """W2, without a bias."""
+        return self.key_weight, None
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Score transformed sides: [..., nQ, d], [..., nK, d] -> [..., nQ, nK]."""

@@ -1,17 +1,18 @@
-"""What the configurations of all four models share: the alignment fields and the checks."""
+"""What the configurations of the models share: the alignment fields, the vision backbone, and the checks."""
 
 import difflib
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .alignment import ACTIVATIONS, alignment_specification
 from .errors import ConfigurationError
+from .vision import vision_feature_size
 
-__all__ = ["AlignmentConfig", "checked_config"]
+__all__ = ["AlignmentConfig", "VisionAlignmentConfig", "checked_config"]
 
 # What transformers itself writes into a config.json or passes along, beside the declared fields.
 _KEYS_OF_TRANSFORMERS = {
@@ -55,6 +56,8 @@ class AlignmentConfig(PreTrainedConfig):
         ConfigurationError: If a value has the wrong type or is no choice, or a keyword is unknown.
     """
 
+    released_beyond_the_paper: ClassVar[tuple[str, ...]] = ()  # functions that only a model's released code has
+
     alignment_function: str = "dot"
     alignment_activation: str = "relu"
     alignment_initialization: str = "linear"
@@ -86,7 +89,39 @@ class AlignmentConfig(PreTrainedConfig):
             raise ConfigurationError(
                 f"alignment_initialization {self.alignment_initialization!r} is neither 'linear' nor 'identity'"
             )
-        if self.released_layout and not specification.published:
+        released = specification.published or self.alignment_function in self.released_beyond_the_paper
+        if self.released_layout and not released:
             raise ConfigurationError(
                 f"released_layout reproduces the authors' code, which has no {self.alignment_function!r}; switch it off"
             )
+
+
+@checked_config
+class VisionAlignmentConfig(AlignmentConfig):
+    """Base of the configurations whose models read regions, given as features or made by a backbone of their own.
+
+    Args:
+        feature_size: Width of the given region features; taken from `vision_config` where there is one.
+        vision_config: Configuration of a transformers vision backbone, which then turns `pixel_values` into regions.
+        freeze_vision: Whether that backbone stays as it is.
+        region_extractor: Name of the plug-in that made the given features, where no backbone travels with the model.
+    """
+
+    feature_size: int = 2048
+    vision_config: dict | PreTrainedConfig | None = None
+    freeze_vision: bool = True
+    region_extractor: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Build the nested vision configuration and take the feature size from it."""
+        if isinstance(self.vision_config, dict):
+            settings = dict(self.vision_config)
+            model_type = settings.pop("model_type", None)
+            if model_type not in CONFIG_MAPPING:
+                raise ConfigurationError(
+                    f"vision_config has model_type {model_type!r}; give that of a vision model of transformers"
+                )
+            self.vision_config = AutoConfig.for_model(model_type, **settings)
+        if self.vision_config is not None:
+            self.feature_size = vision_feature_size(self.vision_config)
+        super().__post_init__(**kwargs)

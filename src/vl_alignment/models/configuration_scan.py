@@ -1,18 +1,15 @@
 """Configuration of SCAN (Stacked Cross Attention Network, Lee et al. 2018)."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
-
-from .configuration_base import AlignmentConfig, checked_config
+from .configuration_base import VisionAlignmentConfig, checked_config
 from .errors import ConfigurationError
-from .vision import vision_feature_size
 
 __all__ = ["ScanConfig"]
 
 
 @checked_config
-class ScanConfig(AlignmentConfig):
+class ScanConfig(VisionAlignmentConfig):
     """Configuration of SCAN; the defaults are the paper's (SCAN t-i AVG).
 
     Args:
@@ -49,7 +46,6 @@ class ScanConfig(AlignmentConfig):
     alignment_function: str = "cosine"
     vocab_size: int = 8000
     pad_token_id: int | None = 0
-    feature_size: int = 2048
     hidden_size: int = 1024
     word_embedding_size: int = 300
     num_hidden_layers: int = 1
@@ -63,23 +59,6 @@ class ScanConfig(AlignmentConfig):
     normalize_words: bool = True
     margin: float | int = 0.2
     negatives: Literal["hardest", "all"] = "hardest"
-    vision_config: dict | PreTrainedConfig | None = None
-    freeze_vision: bool = True
-    region_extractor: str | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Build the nested vision configuration and take the feature size from it."""
-        if isinstance(self.vision_config, dict):
-            settings = dict(self.vision_config)
-            model_type = settings.pop("model_type", None)
-            if model_type not in CONFIG_MAPPING:
-                raise ConfigurationError(
-                    f"vision_config has model_type {model_type!r}; give that of a vision model of transformers"
-                )
-            self.vision_config = AutoConfig.for_model(model_type, **settings)
-        if self.vision_config is not None:
-            self.feature_size = vision_feature_size(self.vision_config)
-        super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
         """Check that sizes and inverse temperatures are positive."""

@@ -1,16 +1,17 @@
-"""What the models of this package share: strict loading, and starting values."""
+"""What the models of this package share: strict loading, starting values, and a vision backbone of their own."""
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .alignment import AlignmentFunction
-from .errors import CheckpointError, VlAlignmentError
+from .errors import CheckpointError, ConfigurationError, VlAlignmentError
+from .vision import build_vision_model, grid_regions
 
-__all__ = ["AlignmentPreTrainedModel"]
+__all__ = ["AlignmentPreTrainedModel", "VisionAlignmentModel"]
 
 
 class AlignmentPreTrainedModel(PreTrainedModel):
@@ -63,6 +64,43 @@ class AlignmentPreTrainedModel(PreTrainedModel):
                 init.uniform_(parameter, -bound, bound)
         else:
             super()._init_weights(module)
+
+
+class VisionAlignmentModel(AlignmentPreTrainedModel):
+    """Base of the models that turn pictures into regions by a backbone that travels with them, where there is one."""
+
+    vision_model: nn.Module | None
+
+    def build_backbone(self) -> None:
+        """Set `vision_model` as the configuration says; a model's `__init__` calls this first."""
+        self.vision_model = None
+        if self.config.vision_config is not None:
+            self.vision_model = build_vision_model(self.config.vision_config)
+            self.vision_model.requires_grad_(not self.config.freeze_vision)
+
+    def train(self, mode: bool = True) -> Any:
+        """Keep a frozen backbone in evaluation mode, since its batch statistics belong to its weights.
+
+        `from_pretrained` makes new parameters and then calls this: they are frozen here once more.
+        """
+        super().train(mode)
+        if self.vision_model is not None and self.config.freeze_vision:
+            self.vision_model.eval().requires_grad_(False)
+        return self
+
+    def extract_regions(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [I, 3, H, W] -> region features [I, R, feature_size] of the model's own backbone.
+
+        Raises:
+            ConfigurationError: If the model has no backbone.
+        """
+        if self.vision_model is None:
+            extractor = self.config.region_extractor or "an extractor of your own"
+            raise ConfigurationError(
+                f"this model has no vision backbone; give region_features (made with {extractor}) or set vision_config"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            return grid_regions(self.vision_model(pixel_values).last_hidden_state)
 
 
 def _refuse_misfits(model: nn.Module, info: dict[str, Any], path: Any) -> None:

@@ -11,11 +11,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .checked_inputs import check_regions, check_words, word_mask
 from .configuration_scan import ScanConfig
 from .errors import ConfigurationError, DataError
-from .modeling_base import AlignmentPreTrainedModel
+from .modeling_base import AlignmentPreTrainedModel, VisionAlignmentModel
 from .similarity_scan import StackedCrossAttention
-from .vision import build_vision_model, grid_regions
 
 __all__ = ["ScanForImageTextRetrieval", "ScanModel", "ScanOutput", "ScanPreTrainedModel"]
 
@@ -100,7 +100,7 @@ class ScanPreTrainedModel(AlignmentPreTrainedModel):
             super()._init_weights(module)
 
 
-class ScanModel(ScanPreTrainedModel):
+class ScanModel(ScanPreTrainedModel, VisionAlignmentModel):
     """SCAN's encoders and its all-pairs similarity.
 
         pixel_values [I, 3, H, W] -> backbone -> cells --+
@@ -115,38 +115,11 @@ class ScanModel(ScanPreTrainedModel):
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config)
-        self.vision_model = None
-        if config.vision_config is not None:
-            self.vision_model = build_vision_model(config.vision_config)
-            self.vision_model.requires_grad_(not config.freeze_vision)
+        self.build_backbone()
         self.region_encoder = ScanRegionEncoder(config)
         self.text_encoder = ScanTextEncoder(config)
         self.cross_attention = StackedCrossAttention(config)
         self.post_init()
-
-    def train(self, mode: bool = True) -> "ScanModel":
-        """Keep a frozen backbone in evaluation mode, since its batch statistics belong to its weights.
-
-        `from_pretrained` makes new parameters and then calls this: they are frozen here once more.
-        """
-        super().train(mode)
-        if self.vision_model is not None and self.config.freeze_vision:
-            self.vision_model.eval().requires_grad_(False)
-        return self
-
-    def extract_regions(self, pixel_values: Tensor) -> Tensor:
-        """Pictures [I, 3, H, W] -> region features [I, R, feature_size] of the model's own backbone.
-
-        Raises:
-            ConfigurationError: If the model has no backbone.
-        """
-        if self.vision_model is None:
-            extractor = self.config.region_extractor or "an extractor of your own"
-            raise ConfigurationError(
-                f"this model has no vision backbone; give region_features (made with {extractor}) or set vision_config"
-            )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
-            return grid_regions(self.vision_model(pixel_values).last_hidden_state)
 
     def encode_images(
         self,
@@ -168,17 +141,9 @@ class ScanModel(ScanPreTrainedModel):
             DataError: If neither or both inputs are given, the features have another width or none at all, or the mask
                 another shape.
         """
-        if (pixel_values is None) == (region_features is None):
-            raise DataError("give either pixel_values or region_features")
+        check_regions(pixel_values, region_features, self.config.feature_size)
         if region_features is None:
             region_features = self.extract_regions(pixel_values)  # type: ignore[arg-type]
-        if region_features.dim() != 3 or 0 in region_features.shape:
-            raise DataError(f"region_features must be [pictures, regions, size], not {tuple(region_features.shape)}")
-        if region_features.shape[-1] != self.config.feature_size:
-            raise DataError(
-                f"region_features have size {region_features.shape[-1]}, this model was made for "
-                f"{self.config.feature_size} (config.feature_size)"
-            )
         if region_mask is not None and region_mask.shape != region_features.shape[:2]:
             raise DataError(f"region_mask is {tuple(region_mask.shape)}, the regions {tuple(region_features.shape)}")
         embeddings = self.region_encoder(region_features.to(self.dtype))
@@ -198,32 +163,12 @@ class ScanModel(ScanPreTrainedModel):
             DataError: If a caption has no words, is padded on the left, or has ids beyond the vocabulary, or the mask
                 has another shape.
         """
-        if input_ids.dim() != 2 or len(input_ids) == 0:
-            raise DataError(f"input_ids must be [captions, words], not {tuple(input_ids.shape)}")
         mask = self._word_mask(input_ids, attention_mask)
-        if mask.shape != input_ids.shape:
-            raise DataError(f"attention_mask is {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}")
-        lengths = mask.sum(dim=1)
-        if (lengths == 0).any():
-            raise DataError("caption has no words; leave it out", record=int((lengths == 0).nonzero()[0]))
-        if (
-            mask.cumsum(dim=1) != torch.arange(1, mask.shape[1] + 1, device=mask.device).minimum(lengths[:, None])
-        ).any():
-            raise DataError("captions must be padded on the right; set tokenizer.padding_side = 'right'")
-        for token_id in (int(input_ids.min()), int(input_ids.max())):
-            if not 0 <= token_id < self.config.vocab_size:
-                raise DataError(
-                    f"token id {token_id} is outside the vocabulary of {self.config.vocab_size}; the tokenizer belongs "
-                    "to another model"
-                )
+        check_words(input_ids, mask, self.config.vocab_size, "caption")
         return self.text_encoder(input_ids, mask)
 
     def _word_mask(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if attention_mask is not None:
-            return attention_mask.bool()
-        if self.config.pad_token_id is None:
-            return torch.ones_like(input_ids, dtype=torch.bool)
-        return input_ids != self.config.pad_token_id
+        return word_mask(input_ids, attention_mask, self.config.pad_token_id)
 
     def similarity(
         self,

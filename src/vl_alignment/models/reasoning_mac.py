@@ -1,0 +1,388 @@
+"""MAC's reasoning: control, read and write unit, and the cell that takes its steps.
+
+What does not depend on the step is computed once, and once a picture. The concatenation [product, knowledge] is never
+built: its linear layer is split in two. Where nothing but linear maps stands between the knowledge base and the score,
+the control is carried back through them, and the score is an inner product with the knowledge base as it is.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .alignment import AlignmentFunction, build_alignment_function
+from .configuration_mac import MacConfig
+
+__all__ = ["MacCell", "PytorchReadUnit", "ReleasedReadUnit"]
+
+
+@dataclass
+class Reasoning:
+    """What a cell returns.
+
+    Attributes:
+        memory: The last memory [B, d].
+        question_attentions: [B, T, L].
+        image_attentions: [B, T, N].
+        self_attentions: [B, T, T], of step t over the states before it, zero beyond; None without self-attention.
+    """
+
+    memory: Tensor
+    question_attentions: Tensor
+    image_attentions: Tensor
+    self_attentions: Tensor | None
+
+
+class WeightedAlignment(nn.Module):
+    """Scores w . f(q, k) by the element-wise form of the alignment function (equation 10).
+
+    The published layer d -> 1 has a bias, which adds the same to every key: the softmax cancels it, so it is left out.
+
+    Args:
+        alignment: The alignment function.
+    """
+
+    def __init__(self, alignment: AlignmentFunction) -> None:
+        super().__init__()
+        self.alignment = alignment
+        self.weight = nn.Linear(alignment.size, 1, bias=False)
+
+    def prepare(self, keys: Tensor) -> Tensor:
+        """What `forward` wants of keys [..., n, d] that serve several queries."""
+        return keys if self.alignment.terms_are_linear else self.alignment.transform_key(keys)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Query [..., d], prepared keys [..., n, d] -> scores [..., n]."""
+        if self.alignment.terms_are_linear:
+            vector, constant = self.alignment.contract(query, self.weight.weight[0])
+            scores = (keys @ vector.unsqueeze(-1)).squeeze(-1)
+            return scores if constant is None else scores + constant.unsqueeze(-1)
+        terms = self.alignment.products(self.alignment.transform_query(query).unsqueeze(-2), keys)
+        return self.weight(terms).squeeze(-1)
+
+
+class MacControlUnit(nn.Module):
+    """Chooses the words that a step is about.
+
+    question [B, dq] -> tanh(linear) (released) -> the step's linear layer -> [with the previous control] --+
+    words [B, L, d] -----------------------------------------------------------------------------------------+-> f(q, K)
+        -> softmax over the words -> control [B, d]
+    """
+
+    def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
+        super().__init__()
+        size, question_size = config.hidden_size, config.question_size
+        released = config.cell == "released"
+        self.mask_padding = config.mask_padding
+        self.question_projection = nn.Linear(question_size, question_size) if released else None
+        self.position_aware = nn.ModuleList(nn.Linear(question_size, size) for _ in range(config.num_steps))
+        self.feedback: nn.Module | None = None
+        if config.feed_previous_control:
+            layers = [nn.Linear(2 * size, size)]
+            self.feedback = nn.Sequential(*layers, nn.Tanh(), nn.Linear(size, size)) if released else layers[0]
+        self.score = WeightedAlignment(alignment)
+
+    def prepare(self, words: Tensor, question: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What the steps share: each one's control input [B, d], and the words as the score wants them [B, L, d]."""
+        if self.question_projection is not None:
+            question = torch.tanh(self.question_projection(question))
+        return [projection(question) for projection in self.position_aware], self.score.prepare(words)
+
+    def forward(
+        self, control_input: Tensor, control: Tensor, words: Tensor, keys: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One step.
+
+        Args:
+            control_input: [B, d], of `prepare`.
+            control: The previous one [B, d].
+            words: [B, L, d].
+            keys: [B, L, d], of `prepare`.
+            mask: [B, L], true where there is a word.
+
+        Returns:
+            The new control [B, d] and its attention [B, L].
+        """
+        if self.feedback is not None:
+            control_input = self.feedback(torch.cat([control, control_input], dim=-1))
+        scores = self.score(control_input, keys)
+        if self.mask_padding:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        attention = scores.softmax(dim=-1)
+        return _weighted_sum(attention.unsqueeze(1), words).squeeze(1), attention
+
+
+class ReleasedReadUnit(nn.Module):
+    """Looks into the knowledge base, as the paper's cell does.
+
+    knowledge K [I, N, d] -> linear -> P --+-- linear, once for all steps ------+
+                                           +-- * linear(memory) -> linear --(+)-+-> ELU -> linear -> keys
+    f(control, keys) -> ELU -> d -> 1 -> softmax over the cells -> weighted sum of K
+    """
+
+    def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.dropout, self.dropout_per_step = config.read_dropout or 0.0, config.dropout_per_step
+        self.knowledge_projection = nn.Linear(size, size)
+        self.memory_projection = nn.Linear(size, size)
+        self.interaction = nn.Linear(2 * size, size)  # of [product, projected knowledge]
+        self.key_projection = nn.Linear(size, size)
+        self.score = WeightedAlignment(alignment)
+
+    def prepare(self, knowledge: Tensor, questions: int) -> dict[str, Any]:
+        """What the steps share: knowledge [I, N, d] projected, the key's layers as one, the masks of dropout."""
+        size = self.interaction.out_features
+        shared: dict[str, Any] = {"knowledge": knowledge}
+        shared["key_layer"] = self.score.alignment.compose_key(self.key_projection.weight, self.key_projection.bias)
+        shared["memory_mask"] = _dropout_mask(self, knowledge, questions, size)
+        shared["score_mask"] = _dropout_mask(self, knowledge, questions, size)
+        if not self._drops_anew:
+            shared["projected"] = self._project(knowledge)
+        return shared
+
+    @property
+    def _drops_anew(self) -> bool:
+        return self.training and self.dropout_per_step and self.dropout > 0
+
+    def _project(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        """P and what the interaction makes of it alone, [I, N, d] each."""
+        projected = self.knowledge_projection(F.dropout(knowledge, self.dropout, self.training))
+        weight = self.interaction.weight[:, self.interaction.out_features :]
+        return projected, F.linear(projected, weight, self.interaction.bias)
+
+    def forward(self, shared: dict[str, Any], memory: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+        """One step.
+
+        Args:
+            shared: Of `prepare`.
+            memory: [B, d].
+            control: [B, d].
+
+        Returns:
+            What was read [B, d] and its attention [B, N].
+        """
+        knowledge = shared["knowledge"]
+        pictures, _, size = knowledge.shape
+        projected, constant = self._project(knowledge) if self._drops_anew else shared["projected"]
+        if self._drops_anew:
+            memory = F.dropout(memory, self.dropout)
+        elif shared["memory_mask"] is not None:
+            memory = memory * shared["memory_mask"]
+        memory = self.memory_projection(memory).view(pictures, -1, 1, size)
+        product = F.linear(projected.unsqueeze(1) * memory, self.interaction.weight[:, :size])  # [I, q, N, d]
+        hidden = F.elu(product + constant.unsqueeze(1))
+        alignment = self.score.alignment
+        if shared["key_layer"] is None:
+            keys = alignment.transform_key(self.key_projection(hidden))
+        else:
+            keys = F.linear(hidden, *shared["key_layer"])
+        query = alignment.transform_query(control).view(pictures, -1, 1, size)
+        terms = F.elu(alignment.products(query, keys))
+        weights = self.score.weight.weight[0]
+        if self._drops_anew:
+            terms = F.dropout(terms, self.dropout)
+        elif shared["score_mask"] is not None:
+            weights = (weights * shared["score_mask"]).view(pictures, -1, size, 1)
+        attention = (terms @ weights).view(pictures, len(memory.view(-1, size)) // pictures, -1).softmax(dim=-1)
+        return _weighted_sum(attention, knowledge).flatten(0, 1), attention.flatten(0, 1)
+
+
+class PytorchReadUnit(nn.Module):
+    """Looks into the knowledge base, as the published PyTorch cell does.
+
+    knowledge K [I, N, d] --+-------------------------+
+                            +-- * linear(memory) -----+-> linear -> keys
+    f(control, keys) -> d -> 1 -> softmax over the cells -> weighted sum of K
+    """
+
+    def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.dropout, self.dropout_per_step = config.read_dropout or 0.0, config.dropout_per_step
+        self.memory_projection = nn.Linear(size, size)
+        self.interaction = nn.Linear(2 * size, size)  # of [product, knowledge]
+        self.score = WeightedAlignment(alignment)
+
+    def prepare(self, knowledge: Tensor, questions: int) -> dict[str, Any]:
+        """What the steps share: for a function with linear terms, the knowledge [I, N, d] as it is."""
+        size, alignment = self.interaction.out_features, self.score.alignment
+        shared: dict[str, Any] = {"knowledge": knowledge}
+        shared["memory_mask"] = _dropout_mask(self, knowledge, questions, size)
+        shared["score_mask"] = _dropout_mask(self, knowledge, questions, size)
+        if not alignment.terms_are_linear:
+            layer = alignment.compose_key(self.interaction.weight, self.interaction.bias)
+            weight, bias = layer or (self.interaction.weight, self.interaction.bias)
+            shared["transformed"] = layer is not None
+            shared["product_weight"] = weight[:, :size]
+            shared["constant"] = F.linear(knowledge, weight[:, size:], bias)
+        return shared
+
+    def forward(self, shared: dict[str, Any], memory: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; see `ReleasedReadUnit`."""
+        knowledge = shared["knowledge"]
+        pictures, _, size = knowledge.shape
+        weights = self.score.weight.weight[0]
+        if self.training and self.dropout > 0 and self.dropout_per_step:
+            memory = F.dropout(memory, self.dropout)
+            weights = F.dropout(weights.expand_as(control), self.dropout)
+        elif shared["memory_mask"] is not None:
+            memory, weights = memory * shared["memory_mask"], weights * shared["score_mask"]
+        memory = self.memory_projection(memory)
+        if self.score.alignment.terms_are_linear:
+            scores = self._contracted_scores(knowledge, memory, control, weights)
+        else:
+            scores = self._scores(shared, memory, control, weights)
+        attention = scores.view(pictures, -1, knowledge.shape[1]).softmax(dim=-1)
+        return _weighted_sum(attention, knowledge).flatten(0, 1), attention.flatten(0, 1)
+
+    def _contracted_scores(self, knowledge: Tensor, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
+        """The control carried back to the knowledge base: nothing of size [B, N, d] is made."""
+        vector, constant = self.score.alignment.contract(control, weights)  # [B, d]
+        of_product, of_knowledge = (vector @ self.interaction.weight).chunk(2, dim=-1)
+        back = (of_product * memory + of_knowledge).view(len(knowledge), -1, memory.shape[-1])
+        scores = back @ knowledge.transpose(1, 2)  # [I, q, N]
+        offset = vector @ self.interaction.bias  # the softmax cancels it: its bias has a gradient, which is zero
+        return scores + (offset if constant is None else offset + constant).view(len(knowledge), -1, 1)
+
+    def _scores(self, shared: dict[str, Any], memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
+        knowledge, alignment = shared["knowledge"], self.score.alignment
+        pictures, _, size = knowledge.shape
+        product = F.linear(knowledge.unsqueeze(1) * memory.view(pictures, -1, 1, size), shared["product_weight"])
+        keys = product + shared["constant"].unsqueeze(1)  # [I, q, N, d]
+        keys = keys if shared["transformed"] else alignment.transform_key(keys)
+        terms = alignment.products(alignment.transform_query(control).view(pictures, -1, 1, size), keys)
+        return terms @ (weights if weights.dim() == 1 else weights.view(pictures, -1, size, 1))
+
+
+class MacWriteUnit(nn.Module):
+    """Makes the new memory of the previous one and what was read, on request also of all previous ones."""
+
+    def __init__(self, config: MacConfig) -> None:
+        super().__init__()
+        size, self.released = config.hidden_size, config.cell == "released"
+        self.control_projection = self.previous_memories = self.self_score = self.gate = None
+        if config.self_attention:
+            self.control_projection = nn.Linear(size, size) if self.released else None
+            self.previous_memories = nn.Linear(size, size, bias=not self.released)
+            self.self_score = nn.Linear(size, 1, bias=False)
+        if config.memory_gate:
+            self.gate = nn.Linear(size, size if self.released else 1)
+        self.combine = nn.Linear(2 * size, size)  # of [previous memory, read]
+
+    def forward(self, read: Tensor, controls: list[Tensor], memories: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """One step.
+
+        Args:
+            read: [B, d].
+            controls: Of all steps [B, d], the first state and the step's own included.
+            memories: The same without the step's own.
+
+        Returns:
+            The new memory [B, d], and the self-attention [B, t] over the memories.
+        """
+        attention = None
+        memory = self.combine(torch.cat([memories[-1], read], dim=-1))
+        if self.self_score is not None and self.previous_memories is not None:
+            control = controls[-1] if self.control_projection is None else self.control_projection(controls[-1])
+            likeness = torch.stack(controls[:-1], dim=1) * control.unsqueeze(1)  # [B, t, d]
+            attention = self.self_score(likeness).squeeze(-1).softmax(dim=-1)
+            seen = _weighted_sum(attention.unsqueeze(1), torch.stack(memories, dim=1)).squeeze(1)
+            memory = memory + self.previous_memories(seen)
+        if self.gate is not None:
+            gate = torch.sigmoid(self.gate(controls[-1]))
+            first, second = (memory, memories[-1]) if self.released else (memories[-1], memory)
+            memory = gate * first + (1 - gate) * second
+        return memory, attention
+
+
+class MacCell(nn.Module):
+    """Takes the steps of reasoning.
+
+    Args:
+        config: A `MacConfig`.
+    """
+
+    def __init__(self, config: MacConfig) -> None:
+        super().__init__()
+        self.released = config.cell == "released"
+        self.memory_dropout, self.control_dropout = config.memory_dropout or 0.0, config.control_dropout or 0.0
+        everywhere = config.alignment_units == "read_and_control"
+        of_control = _alignment(config, config.alignment_function if everywhere else "dot", config.released_layout)
+        of_read = _alignment(config, config.alignment_function, False)
+        self.initial_memory = nn.Parameter(torch.empty(config.hidden_size))
+        self.initial_control = None if self.released else nn.Parameter(torch.empty(config.hidden_size))
+        self.control_unit = MacControlUnit(config, of_control)
+        self.read_unit = (ReleasedReadUnit if self.released else PytorchReadUnit)(config, of_read)
+        self.write_unit = MacWriteUnit(config)
+
+    def draw_masks(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Masks [B, d] of variational dropout for control and memory states [B, d], None where there is no dropout."""
+        if not self.training:
+            return None, None
+        ones = torch.ones_like(states)
+        control = F.dropout(ones, self.control_dropout) if self.control_dropout else None
+        return control, F.dropout(ones, self.memory_dropout) if self.memory_dropout else None
+
+    def forward(self, words: Tensor, question: Tensor, knowledge: Tensor, mask: Tensor) -> Reasoning:
+        """Reason about questions i * q to i * q + q - 1 with picture i, where q = B / I.
+
+        Args:
+            words: [B, L, d].
+            question: [B, dq].
+            knowledge: [I, N, d].
+            mask: [B, L], true where there is a word.
+        """
+        memory = self.initial_memory.expand(len(words), -1)
+        control = question if self.initial_control is None else self.initial_control.expand(len(words), -1)
+        control_mask, memory_mask = self.draw_masks(memory)
+        control = _masked(control, control_mask)
+        memory = memory if self.released else _masked(memory, memory_mask)
+        controls, memories, maps = [control], [memory], []
+        control_inputs, keys = self.control_unit.prepare(words, question)
+        shared = self.read_unit.prepare(knowledge, len(words))
+        for control_input in control_inputs:
+            control, question_attention = self.control_unit(control_input, controls[-1], words, keys, mask)
+            controls.append(_masked(control, control_mask))
+            visible = _masked(memories[-1], memory_mask) if self.released else memories[-1]
+            read, image_attention = self.read_unit(shared, visible, controls[-1])
+            memory, self_attention = self.write_unit(read, controls, memories)
+            memories.append(memory if self.released else _masked(memory, memory_mask))
+            maps.append((question_attention, image_attention, self_attention))
+        of_words, of_image, of_self = zip(*maps, strict=True)
+        return Reasoning(
+            memories[-1],
+            torch.stack(of_words, dim=1),
+            torch.stack(of_image, dim=1),
+            None
+            if of_self[0] is None
+            else torch.stack([F.pad(row, (0, len(maps) - row.shape[1])) for row in of_self], 1),
+        )
+
+
+def _alignment(config: MacConfig, name: str, exchange_sides: bool) -> AlignmentFunction:
+    return build_alignment_function(
+        name,
+        config.hidden_size,
+        config.alignment_activation,
+        config.alignment_initialization,
+        exchange_sides=exchange_sides,
+    )
+
+
+def _weighted_sum(attention: Tensor, vectors: Tensor) -> Tensor:
+    """[..., queries, n], [..., n, d] -> [..., queries, d]."""
+    return attention.to(vectors.dtype) @ vectors
+
+
+def _masked(states: Tensor, mask: Tensor | None) -> Tensor:
+    return states if mask is None else states * mask
+
+
+def _dropout_mask(unit: Any, like: Tensor, *shape: int) -> Tensor | None:
+    """A mask for all steps, or None where the unit does not drop or draws anew at each step."""
+    if not unit.training or unit.dropout == 0 or unit.dropout_per_step:
+        return None
+    return F.dropout(like.new_ones(shape), unit.dropout)
