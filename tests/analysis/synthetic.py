@@ -39,3 +39,22 @@ def make_result(function, seed, rsum=300.0, **changes):
         "finished": "2026-11-22T10:01:01Z",
     }
     return result | changes
+
+
+QUESTION_TYPES = ("exist", "query_attribute", "compare_attribute", "count", "compare_integer")
+
+
+def make_answer_result(function, seed, accuracy=70.0, **changes):
+    """Make a small results.json of question answering: the types lie 10, 5, 0, -10 and 2 points from `accuracy`."""
+    metrics = {"accuracy": accuracy}
+    for name, gap in zip(QUESTION_TYPES, (10, 5, 0, -10, 2), strict=True):
+        metrics[f"accuracy_{name}"] = accuracy + gap
+    metrics |= {f"accuracy_depth_{depth}": accuracy + 20 - 2 * depth for depth in (2, 4, 10)}
+    result = make_result(function, seed) | {
+        "run_id": f"mac-blocks-{function}-seed{seed}",
+        "task": "question-answering",
+        "model": "mac",
+        "metrics": metrics,
+        "command": "vl-alignment compare --task vqa --dataset blocks",
+    }
+    return result | changes

@@ -61,3 +61,12 @@ def test_no_curves_make_no_charts(results):
 def test_functions_of_the_user_have_colours():
     rows = ["dot", "b", "a", "c", "d", "a (released)"]
     assert [series_name(row, rows) for row in rows] == ["dot", "other-2", "other-1", "other-3", "other-1", "other-1"]
+
+
+def test_charts_of_question_answering(answer_results):
+    assert any(word.startswith("Accuracy: small dots are seeds") for word in words(interval_chart(answer_results)))
+    validation = {"accuracy": 60.0, "accuracy_exist": 70.0, "accuracy_depth_2": 80.0}
+    curves = {answer_results[0]["run_id"]: [{"step": 5, "epoch": 1, "loss": 1.0, "validation": validation}]}
+    charts = curve_charts(curves, answer_results)
+    assert list(charts) == ["validation_accuracy", "loss"]
+    assert "Validation accuracy" in words(charts["validation_accuracy"])

@@ -165,3 +165,35 @@ def test_no_results_write_nothing(tmp_path):
     with pytest.raises(ResultsError, match="no finished runs"):
         write_report(tmp_path, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_report_of_question_answering(tmp_path, answer_results):
+    path = write_report(
+        tmp_path,
+        answer_results,
+        controls=[{"name": "majority by type", "metrics": {"accuracy": 44.0}, "description": "one answer a type"}],
+        pictures=[("what {color} is it? <red>", {"dot": PNG, "general_query": PNG})],
+        curves={answer_results[0]["run_id"]: [{"epoch": 1, "validation": {"accuracy": 50.0}}]},
+    )
+    source = path.read_text(encoding="utf-8")
+    page = Page(source)
+    text = " ".join(page.text.split())
+    for part in (
+        "MAC",
+        "Accuracy above Dot product: General* by 5.0 [",
+        "Question answering on blocks, percent",
+        "Compare integer",
+        "Accuracy by depth on blocks",
+        "Validation accuracy",
+        "Where each step looks",
+        "2,000 train, 200 validation, 200 test questions",
+        "By the last function of a question's program",
+        "CLEVR, published",
+        "Tables 3a and 5",
+    ):
+        assert part in text, part
+    assert "Rsum" not in text and "Ties" not in text
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert images[0]["alt"] == "Reasoning of Dot product about “what {color} is it? <red>”, one row a step."
+    identifiers = page.attributes("id")
+    assert len(identifiers) == len(set(identifiers)) and "breakdown-caption" in identifiers

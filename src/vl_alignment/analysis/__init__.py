@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from .drawing_steps import draw_reasoning, reasoning_png
     from .report import write_report
     from .statistics import Estimate, estimate, paired_differences, summarise
-    from .tables import published_comparison, published_table, retrieval_table, runs_csv
+    from .tables import (
+        breakdown_table,
+        published_comparison,
+        published_table,
+        question_answering_table,
+        results_table,
+        retrieval_table,
+        runs_csv,
+    )
 
 _MODULES = {
     "AlignmentMap": "attention",
@@ -27,6 +35,7 @@ _MODULES = {
     "MapSide": "attention",
     "ReasoningMaps": "attention",
     "alignment_png": "drawing",
+    "breakdown_table": "tables",
     "draw_alignment": "drawing",
     "draw_reasoning": "drawing_steps",
     "estimate": "statistics",
@@ -34,7 +43,9 @@ _MODULES = {
     "paired_differences": "statistics",
     "published_comparison": "tables",
     "published_table": "tables",
+    "question_answering_table": "tables",
     "reasoning_png": "drawing_steps",
+    "results_table": "tables",
     "retrieval_table": "tables",
     "runs_csv": "tables",
     "scan_alignment_map": "attention",
@@ -49,6 +60,7 @@ __all__ = [
     "MapSide",
     "ReasoningMaps",
     "alignment_png",
+    "breakdown_table",
     "draw_alignment",
     "draw_reasoning",
     "estimate",
@@ -56,7 +68,9 @@ __all__ = [
     "paired_differences",
     "published_comparison",
     "published_table",
+    "question_answering_table",
     "reasoning_png",
+    "results_table",
     "retrieval_table",
     "runs_csv",
     "scan_alignment_map",

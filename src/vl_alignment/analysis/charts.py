@@ -12,8 +12,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .layout import PAPER_NAMES, display_name, ordered
 from .statistics import RELEASED, Result, estimate, row_key, values_of
-from .tables import PAPER_NAMES, display_name, ordered
+from .tasks import Task, task_of
 
 __all__ = ["SERIES", "curve_charts", "interval_chart", "series_name"]
 
@@ -42,8 +43,6 @@ STYLE: dict[Any, Any] = {
 }
 # An interval from two seeds can be wider than all results together; beyond this many times their range it is cut.
 WIDEST = 1.5
-# Names of curves that are worth a chart, by how they end.
-CURVES = ("rsum", "loss")
 Point = tuple[float, float]
 
 
@@ -56,9 +55,11 @@ def series_name(row: str, rows: Sequence[str]) -> str:
     return f"other-{others.index(function) % 3 + 1}"
 
 
-def interval_chart(results: Sequence[Result], metric: str = "rsum", title: str = "Rsum") -> str:
-    """Draw `metric` of every function: a dot a seed, their mean, and its interval; an arrow where that is cut."""
-    values = values_of(results, metric)
+def interval_chart(results: Sequence[Result]) -> str:
+    """Draw the task's metric of every function: a dot a seed, their mean and interval; an arrow where that is cut."""
+    task = task_of(results)
+    title = task.metric_title
+    values = values_of(results, task.metric)
     rows = ordered(values)
     every = [value for seeds in values.values() for value in seeds.values()]
     spread = max(max(every) - min(every), 0.02 * abs(max(every)), 0.5)
@@ -83,31 +84,38 @@ def interval_chart(results: Sequence[Result], metric: str = "rsum", title: str =
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(f"{title}: small dots are seeds, bars the 95 % interval")
         label = f"{title} of {len(rows)} alignment functions with intervals; the numbers are in the table."
-        return _svg(figure, f"intervals-{metric}", label)
+        return _svg(figure, f"intervals-{task.metric}", label)
 
 
 def curve_charts(curves: Mapping[str, Sequence[Mapping[str, Any]]], results: Sequence[Result]) -> dict[str, str]:
-    """Draw every learning curve named in `CURVES` as {name: svg}: a thin line a run, a thick one a function's mean.
+    """Draw the learning curves as {name: svg}, those of the task's metric and of losses.
+
+    A thin line is a run, a thick one a function's mean.
 
     Args:
         curves: {run_id: records}; a record holds `step` or `epoch` or both, and values, which may be nested.
         results: Runs that say which function a run_id is; curves of other runs are left out.
     """
+    task = task_of(results)
+    endings = (task.metric, "loss")  # of the names that are worth a chart
     rows = {str(result.get("run_id")): row_key(result) for result in results}
     lines: dict[str, dict[str, list[list[Point]]]] = {}
     units: dict[str, str] = {}
     for run, records in curves.items():
         if run not in rows:
             continue
-        for name, (unit, points) in _curves_of(records).items():
+        for name, (unit, points) in _curves_of(records, task, endings).items():
             units[name] = unit
             lines.setdefault(name, {}).setdefault(rows[run], []).append(points)
-    names = sorted(lines, key=lambda name: next(i for i, ending in enumerate(CURVES) if name.endswith(ending)))
-    return {name: _curve_chart(name, units[name], lines[name]) for name in names}
+    names = sorted(lines, key=lambda name: next(i for i, ending in enumerate(endings) if name.endswith(ending)))
+    return {name: _curve_chart(name, units[name], lines[name], task) for name in names}
 
 
-def _curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, list[Point]]]:
+def _curves_of(
+    records: Sequence[Mapping[str, Any]], task: Task, endings: tuple[str, ...]
+) -> dict[str, tuple[str, list[Point]]]:
     """Collect {name: (what x counts, points)} of one run; x is the epoch where each has one value, else the step."""
+    parts = tuple(column.key for column in task.columns if column.key != task.metric)
     kept: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         flat = {key: value for key, value in record.items() if not isinstance(value, Mapping)}
@@ -115,7 +123,7 @@ def _curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, lis
             if isinstance(inner, Mapping):
                 flat |= {f"{outer}_{key}": value for key, value in inner.items()}
         for name, value in flat.items():
-            if name.endswith(CURVES) and not name.endswith("_retrieval_rsum") and isinstance(value, int | float):
+            if name.endswith(endings) and not name.endswith(parts) and isinstance(value, int | float):
                 kept.setdefault(name, []).append(flat)
     found = {}
     for name, rows in kept.items():
@@ -127,9 +135,9 @@ def _curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, lis
     return found
 
 
-def _curve_chart(name: str, unit: str, by_row: Mapping[str, list[list[Point]]]) -> str:
+def _curve_chart(name: str, unit: str, by_row: Mapping[str, list[list[Point]]], task: Task) -> str:
     rows = ordered(by_row)
-    title = name.replace("_", " ").replace("rsum", "Rsum")
+    title = name.replace("_", " ").replace(task.metric, task.metric_name)
     with matplotlib.rc_context(STYLE):
         figure = _figure(2.9 + 0.22 * ((len(rows) + 1) // 2))
         axes = figure.add_subplot()

@@ -28,7 +28,7 @@ from .drawing import (
     figure_png,
     lit_picture,
 )
-from .tables import display_name
+from .layout import display_name
 
 __all__ = ["draw_reasoning", "reasoning_png"]
 
@@ -220,7 +220,9 @@ def _shade(shade: float) -> tuple[tuple[float, ...], str]:
     bar = np.array(matplotlib.colors.to_rgb(BAR_COLOUR))
     opacity = shade**0.8
     colour = (1 - opacity) * bar + opacity * np.array(matplotlib.colormaps[COLOURS](0.35 + 0.6 * shade)[:3])
-    bright = float(colour @ (0.299, 0.587, 0.114)) > 0.5
+    # Of the two text colours, that of the larger contrast: their middle lies at a luminance of 0.18.
+    linear = np.where(colour <= 0.04, colour / 12.9, ((colour + 0.055) / 1.055) ** 2.4)
+    bright = float(linear @ (0.2126, 0.7152, 0.0722)) > 0.18
     return tuple(colour), DARK_TEXT_COLOUR if bright else TEXT_COLOUR
 
 

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..models.errors import ResultsError
+from .layout import display_name, ordered
 from .statistics import Difference, Result, paired_differences, seeds_of, values_of
-from .tables import control_values, dataset_title, display_name, ordered
+from .tables import control_values, dataset_title
+from .tasks import Check, SameClass, Task, task_of
 
 __all__ = ["Finding", "default_reference", "findings"]
-
-# In the matrix form these are one function class each: W of the one is W transposed of the other.
-SAME_CLASS = {"general_query": "general_key"}
-# A control that should be at chance may exceed it by this much before it is called a leak.
-CHANCE_MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -35,38 +32,44 @@ def findings(
     reference: str | None = None,
     confidence: float = 0.95,
 ) -> list[Finding]:
-    """State what the runs show about Rsum.
+    """State what the runs show about the metric of their task.
 
-    Every function is compared with `reference` (`dot` by default) by paired differences, and each key form with the
-    query form of the same function class. The intervals hold together at `confidence` (Bonferroni).
+    Every function is compared with `reference` (`dot` by default) by paired differences, and functions of one class
+    with each other. The intervals hold together at `confidence` (Bonferroni).
     """
+    task = task_of(results)
     reference = reference or default_reference(results)
-    rows = set(values_of(results, "rsum"))
-    pairs = [(query, key) for query, key in SAME_CLASS.items() if {query, key} <= rows]
+    rows = ordered(values_of(results, task.metric))
+    classes = [(same, *_members(same, rows)) for same in task.same_class]
+    gaps = paired_differences(results, reference, task.metric)
+    for _, base, others in classes:
+        further = _minus(results, task, base, others)
+        gaps += [gap for gap in further if reference not in (gap.reference, gap.alignment_function)]
     # Only what has an interval is a comparison that could go wrong by chance.
-    gaps = [*paired_differences(results, reference), *(_key_minus_query(results, *pair) for pair in pairs)]
     count = max(1, sum(gap.estimate is not None and gap.estimate.count > 1 for gap in gaps))
     each = 1 - (1 - confidence) / count
-    found = [_coverage(results)]
+    found = [_coverage(results, task)]
     if len(rows) > 1:
-        found += _against_reference(paired_differences(results, reference, "rsum", each), reference, count, confidence)
-    for pair in pairs:
-        found += _same_class(_key_minus_query(results, *pair, each))
-    return found + _about_controls(results, controls)
+        differences = paired_differences(results, reference, task.metric, each)
+        found += _against_reference(differences, reference, task, count, confidence)
+    for same, base, others in classes:
+        found += _same_class(same, _minus(results, task, base, others, each))
+    return found + [finding for check in task.checks for finding in _checked(check, results, controls)]
 
 
 def default_reference(results: Sequence[Result]) -> str:
     """Choose what the others are compared with: the dot product, else the first row of the table."""
-    names = ordered(values_of(results, "rsum"))
+    task = task_of(results)
+    names = ordered(values_of(results, task.metric))
     if not names:
-        raise ResultsError("no finished run has an Rsum")
+        raise ResultsError(f"no finished run has an {task.metric_title}")
     return "dot" if "dot" in names else names[0]
 
 
-def _coverage(results: Sequence[Result]) -> Finding:
+def _coverage(results: Sequence[Result], task: Task) -> Finding:
     seeds = {name: len(numbers) for name, numbers in seeds_of(results).items()}
     size = (results[0].get("dataset") or {}).get("test")
-    where = f"on {dataset_title(results)}" + (f" ({size:,} test images)" if isinstance(size, int) else "")
+    where = f"on {dataset_title(results)}" + (f" ({size:,} test {task.items})" if isinstance(size, int) else "")
     functions = f"{len(seeds)} alignment function{'s' * (len(seeds) != 1)}"
     fewest, most = min(seeds.values()), max(seeds.values())
     if fewest != most:
@@ -80,7 +83,7 @@ def _coverage(results: Sequence[Result]) -> Finding:
 
 
 def _against_reference(
-    differences: Sequence[Difference], reference: str, count: int, confidence: float
+    differences: Sequence[Difference], reference: str, task: Task, count: int, confidence: float
 ) -> list[Finding]:
     base = display_name(reference)
     together = f"{confidence:.0%} interval" + (f"s that hold for all {count} comparisons together" if count > 1 else "")
@@ -89,19 +92,17 @@ def _against_reference(
         chosen = [item for item in differences if item.sign == sign]
         if chosen:
             gaps = "; ".join(f"{display_name(item.alignment_function)} by {_gap(item)}" for item in chosen)
-            found.append(Finding("supported", f"Rsum {word} {base}: {gaps} ({together})."))
+            found.append(Finding("supported", f"{task.metric_title} {word} {base}: {gaps} ({together})."))
     same = [item.alignment_function for item in differences if item.identical]
     if same:
-        found.append(Finding("fact", f"Exactly the same Rsum as {base} for every seed: {_listed(same)}."))
+        found.append(Finding("fact", f"Exactly the same {task.metric_name} as {base} for every seed: {_listed(same)}."))
     undecided = [item for item in differences if item.sign == 0 and not item.identical]
     halves = [item.estimate.half_interval for item in undecided if item.estimate and item.estimate.half_interval]
     if halves:
         names = _listed([item.alignment_function for item in undecided if item.estimate and item.estimate.count > 1])
         width = f"{min(halves):.1f}" if len(halves) == 1 else f"{min(halves):.1f} to {max(halves):.1f}"
-        text = (
-            f"Not told apart from {base} by these seeds: {names}; the intervals reach {width} Rsum points either way."
-        )
-        found.append(Finding("open", text))
+        reach = f"the intervals reach {width} {task.points} either way."
+        found.append(Finding("open", f"Not told apart from {base} by these seeds: {names}; {reach}"))
     alone = [item.alignment_function for item in undecided if item.estimate is None or item.estimate.count < 2]
     if alone:
         found.append(
@@ -110,47 +111,58 @@ def _against_reference(
     return found
 
 
-def _key_minus_query(results: Sequence[Result], query: str, key: str, confidence: float = 0.95) -> Difference:
-    differences = paired_differences(results, query, "rsum", confidence)
-    return next(item for item in differences if item.alignment_function == key)
+def _members(same: SameClass, rows: Sequence[str]) -> tuple[str, list[str]]:
+    """Find the first function of a class that was run, and the others; "" where none was."""
+    base, *others = [name for name in same.functions if name in rows] or [""]
+    return base, others
 
 
-def _same_class(difference: Difference) -> list[Finding]:
-    key, query = display_name(difference.alignment_function), display_name(difference.reference)
-    if difference.sign == 0:
+def _minus(
+    results: Sequence[Result], task: Task, base: str, others: Sequence[str], confidence: float = 0.95
+) -> list[Difference]:
+    if not others:
         return []
-    word = "above" if difference.sign > 0 else "below"
-    text = (
-        f"{key} is {word} {query} by {_gap(difference)}, although W of the one is W transposed of the other: both can "
-        "express the same alignments, so this is a matter of initialisation and optimisation, or a fault."
-    )
-    return [Finding("supported", text)]
+    differences = {item.alignment_function: item for item in paired_differences(results, base, task.metric, confidence)}
+    return [differences[name] for name in others]
 
 
-def _about_controls(results: Sequence[Result], controls: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _same_class(same: SameClass, differences: Sequence[Difference]) -> list[Finding]:
+    gaps = [
+        f"{display_name(item.alignment_function)} is {'above' if item.sign > 0 else 'below'} "
+        f"{display_name(item.reference)} by {_gap(item)}"
+        for item in differences
+        if item.sign
+    ]
+    if not gaps:
+        return []
+    explanation = "so this is a matter of initialisation and optimisation, or a fault"
+    return [Finding("supported", f"{'; '.join(gaps)}, although {same.reason}, {explanation}.")]
+
+
+def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Hold the lowest result, or every control that `check` is about, against the control that knows too little."""
     by_name = {name: _means(group) for name, group in control_values(controls).items()}
-    chance = next((metrics for name, metrics in by_name.items() if "chance" in name.lower()), None)
-    if chance is None:
+    floor = next((metrics for name, metrics in by_name.items() if check.floor in name.lower()), {}).get(check.metric)
+    if not floor:
         return []
+    if check.subject is None:
+        means = {row: sum(seeds.values()) / len(seeds) for row, seeds in values_of(results, check.metric).items()}
+        lowest = sorted(means, key=means.__getitem__)[:1]
+        judged = {display_name(row): means[row] for row in lowest}
+    else:
+        judged = {
+            name: metrics[check.metric]
+            for name, metrics in by_name.items()
+            if check.subject in name.lower() and check.metric in metrics
+        }
     found = []
-    level = chance.get("sentence_retrieval_r1")
-    recalls = values_of(results, "sentence_retrieval_r1")
-    if level and recalls:
-        means = {row: sum(seeds.values()) / len(seeds) for row, seeds in recalls.items()}
-        row = min(means, key=means.__getitem__)
-        times = f"{means[row]:.1f} %, {means[row] / level:.0f} times chance ({level:.2f} %)"
-        text = f"The lowest sentence-retrieval R@1, that of {display_name(row)}, is {times}."
-        found.append(Finding("fact" if means[row] > CHANCE_MARGIN * level else "warning", text))
-    for name, metrics in by_name.items():
-        if "shuffl" not in name.lower() or not chance.get("rsum") or "rsum" not in metrics:
-            continue
-        ratio = metrics["rsum"] / chance["rsum"]
-        if ratio > CHANCE_MARGIN:
-            reason = "something leaks, or the test set is small"
-            text = f"The control “{name}” has {ratio:.1f} times the Rsum of chance: {reason}."
-            found.append(Finding("warning", text))
-        else:
-            found.append(Finding("fact", f"The control “{name}” falls to chance (Rsum {metrics['rsum']:.1f})."))
+    for name, value in judged.items():
+        above = value > check.factor * floor + check.points
+        text = (check.above if above else check.within).format(
+            name=name, value=value, floor=floor, ratio=value / floor, gap=value - floor
+        )
+        # Results should be above, controls should not.
+        found.append(Finding("fact" if above == (check.subject is None) else "warning", text))
     return found
 
 

@@ -18,8 +18,10 @@ from markupsafe import Markup
 from ..models.errors import ResultsError
 from .charts import curve_charts, interval_chart, series_name
 from .findings import default_reference, findings
+from .layout import Column, Table, display_name, ordered
 from .statistics import Result, row_key, seeds_of
-from .tables import Column, Table, dataset_title, display_name, ordered, published_comparison, retrieval_table, runs_csv
+from .tables import breakdown_table, dataset_title, published_comparison, results_table, runs_csv
+from .tasks import task_of
 
 __all__ = ["render_report", "write_report"]
 
@@ -90,18 +92,21 @@ def render_report(
     reference: str | None = None,
 ) -> str:
     """Render the page of `write_report` as a string."""
-    table = retrieval_table(results, controls)
+    task = task_of(results)
+    table = results_table(results, controls)
     rows = [row.key for row in table.rows if not row.control]
     switch = ordered({name for _, drawn in pictures for name in drawn})
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
+            task=task,
             title=title,
             subtitle=_subtitle(results),
             findings=findings(results, controls, reference=reference),
             reference=display_name(reference or default_reference(results)),
             table=table,
+            breakdown=breakdown_table(results, controls),
             published=published_comparison(results),
             descriptions={str(c["name"]): str(c["description"]) for c in controls if c.get("description")},
             interval_chart=Markup(interval_chart(results)),
@@ -156,6 +161,7 @@ def _subtitle(results: Sequence[Result]) -> list[str]:
 
 def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[tuple[str, list[str]]]:
     """List what somebody needs to judge the numbers or to get them again, as (term, lines)."""
+    task = task_of(results)
     dataset = results[0].get("dataset") or {}
     splits = [name for name in ("train", "validation", "test") if isinstance(dataset.get(name), int)]
     sizes = ", ".join(f"{dataset[name]:,} {name}" for name in splits)
@@ -163,7 +169,7 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
     training = [result.get("training") or {} for result in results]
     lines: dict[str, list[str]] = {
         "Data set": [
-            f"{dataset.get('name', 'unknown')}{f': {sizes} images' if sizes else ''}",
+            f"{dataset.get('name', 'unknown')}{f': {sizes} {task.items}' if sizes else ''}",
             *([f"content hash {digest}"] if digest else []),
         ],
         "Model": _distinct(result.get("model") for result in results),
@@ -178,7 +184,7 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
             "Student's t at 95 % over the seeds of a row; differences are paired by seed, and the findings' intervals "
             "are widened to hold together (Bonferroni). They do not cover the choice of the test set."
         ],
-        "Ties": ["A wrong candidate with the same score as the right one ranks before it."],
+        **{term: [line] for term, line in task.methods.items()},
     }
     lines |= {term: _lines(value) for term, value in further.items()}
     versions = {f"{name} {version}" for result in results for name, version in (result.get("versions") or {}).items()}

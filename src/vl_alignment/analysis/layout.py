@@ -1,0 +1,167 @@
+"""A table of alignment functions: their names and order, and the table as Markdown, as plain text and as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias
+
+from .statistics import RELEASED, Estimate
+
+__all__ = ["PAPER_NAMES", "Cell", "Column", "Row", "Table", "display_name", "ordered"]
+
+# The paper's order and names: † transforms the key, * the query.
+PAPER_NAMES = {
+    "cosine": "Cosine similarity",
+    "dot": "Dot product",
+    "scaled_dot": "Scaled dot product",
+    "general_query": "General*",
+    "general_key": "General†",
+    "biased_general_query": "Biased general*",
+    "biased_general_key": "Biased general†",
+    "activated_general_key": "Activated general†",
+    # Not in the paper's tables:
+    "activated_general_query": "Activated general*",
+    "additive": "Additive",
+}
+
+Cell: TypeAlias = Estimate | float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the metric it holds, its title, and the title that it shares with its neighbours."""
+
+    key: str
+    title: str
+    group: str = ""
+
+    @property
+    def full_title(self) -> str:
+        """The title where there is only one line for it."""
+        return f"{self.group}: {self.title}" if self.group else self.title
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: an `Estimate` has an interval, a number has none by nature, None was not measured."""
+
+    key: str
+    name: str
+    cells: tuple[Cell, ...]
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of alignment functions, then rows of controls."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    decimals: int = 1
+    mark_best: bool = True
+
+    def text_of(self, cell: Cell) -> str:
+        """Write one cell; `-` where nothing was measured."""
+        if cell is None:
+            return "-"
+        return cell.text(self.decimals) if isinstance(cell, Estimate) else f"{cell:.{self.decimals}f}"
+
+    def best(self) -> list[frozenset[str]]:
+        """Name the keys of the rows with the highest mean, for every column; controls never win.
+
+        Rows that are written alike win together, and a column with fewer than two rows has no winner.
+        """
+        winners = []
+        for column in range(len(self.columns)):
+            means = {row.key: _mean(row.cells[column]) for row in self.rows if not row.control}
+            rounded = {key: round(mean, self.decimals) for key, mean in means.items() if mean is not None}
+            highest = max(rounded.values(), default=None)
+            alone = len(rounded) < 2 or not self.mark_best
+            winners.append(frozenset(() if alone else (key for key, mean in rounded.items() if mean == highest)))
+        return winners
+
+    def to_markdown(self) -> str:
+        """Write a Markdown table: the best mean of every column bold, controls in italics."""
+        best = self.best()
+        lines = [f"| Alignment function | {' | '.join(column.full_title for column in self.columns)} |"]
+        lines.append(f"|:---|{'---:|' * len(self.columns)}")
+        for row in self.rows:
+            cells = [self.text_of(cell) for cell in row.cells]
+            cells = [f"**{text}**" if row.key in best[i] else text for i, text in enumerate(cells)]
+            name = row.name.replace("*", r"\*")
+            lines.append(f"| {f'_{name}_' if row.control else name} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+    def to_text(self, width: int | None = None) -> str:
+        """Write the table for a terminal; one wider than `width` characters is cut between groups of columns."""
+        names = max(len(name) for name in ("Alignment function", *(row.name for row in self.rows)))
+        widths = [
+            max(len(text) for text in (column.title, *(self.text_of(row.cells[i]) for row in self.rows)))
+            for i, column in enumerate(self.columns)
+        ]
+        parts: list[list[int]] = [[]]
+        for _, group in groupby(range(len(self.columns)), key=lambda column: self.columns[column].group):
+            group_columns = list(group)
+            used = names + sum(widths[i] + 2 for i in (*parts[-1], *group_columns))
+            if parts[-1] and width is not None and used > width:
+                parts.append([])
+            parts[-1] += group_columns
+        return "\n".join(self._text_part(part, names, widths) for part in parts)
+
+    def _text_part(self, part: Sequence[int], names: int, widths: Sequence[int]) -> str:
+        groups = ""
+        for position, column in enumerate(part):
+            group = self.columns[column].group
+            first = position == 0 or self.columns[part[position - 1]].group != group
+            # A group's title stands over its first column and may run over the next ones.
+            if first and group:
+                groups = groups.ljust(names + 2 + sum(widths[i] + 2 for i in part[:position])) + group
+        rule = "-" * (names + sum(widths[i] + 2 for i in part))
+        header = "Alignment function".ljust(names)
+        lines = [groups, header + "".join(f"  {self.columns[i].title:>{widths[i]}}" for i in part), rule]
+        before = False
+        for row in self.rows:
+            if row.control and not before:
+                lines.append(rule)
+            before = row.control
+            lines.append(row.name.ljust(names) + "".join(f"  {self.text_of(row.cells[i]):>{widths[i]}}" for i in part))
+        return "\n".join(line.rstrip() for line in lines if line) + "\n"
+
+    def to_csv(self) -> str:
+        """Write one line a row: for every column its mean, half its interval and the number of seeds, unrounded."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        suffixes = ("", "_half_interval", "_seeds")
+        header = [f"{column.key}{suffix}" for column in self.columns for suffix in suffixes]
+        writer.writerow(["row", "name", "control", *header])
+        for row in self.rows:
+            cells: list[object] = []
+            for cell in row.cells:
+                spread = (cell.half_interval, cell.count) if isinstance(cell, Estimate) else (None, None)
+                cells += ["" if value is None else value for value in (_mean(cell), *spread)]
+            writer.writerow([row.key, row.name, int(row.control), *cells])
+        return out.getvalue()
+
+
+def display_name(row: str) -> str:
+    """Give the paper's name of a row: `general_key` is General†; a function of the user's keeps its own."""
+    function = row.removesuffix(RELEASED)
+    return PAPER_NAMES.get(function, function) + row[len(function) :]
+
+
+def ordered(rows: Iterable[str]) -> list[str]:
+    """Sort rows as the paper does, functions it does not have after them, each released layout after its own row."""
+    order = {name: position for position, name in enumerate(PAPER_NAMES)}
+
+    def position(row: str) -> tuple[bool, int, str, bool]:
+        function = row.removesuffix(RELEASED)
+        return row.endswith(RELEASED), order.get(function, len(order)), function, function != row
+
+    return sorted(rows, key=position)
+
+
+def _mean(cell: Cell) -> float | None:
+    return cell.mean if isinstance(cell, Estimate) else cell

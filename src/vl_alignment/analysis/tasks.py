@@ -1,0 +1,243 @@
+"""What the analysis must know of a task, as data: its metrics, its table, its controls, and the words for them.
+
+Tables, findings, charts and the report test no task's name; another task is another entry of `TASKS`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..models.errors import ResultsError
+from .layout import PAPER_NAMES, Column
+from .statistics import Result
+
+__all__ = ["TASKS", "Breakdown", "Check", "SameClass", "Task", "task_of"]
+
+
+@dataclass(frozen=True)
+class SameClass:
+    """Functions that can express the same alignments, so that a gap between them needs another explanation.
+
+    Attributes:
+        functions: Their names; the others are compared with the first that was run.
+        reason: Why, to stand between “although” and a comma.
+    """
+
+    functions: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a value should stand to a control that knows too little, and the sentence for either case.
+
+    Attributes:
+        floor: Part of that control's name, in lower case.
+        metric: What is compared.
+        subject: Part of the names of the controls that must not be above it; None for the lowest result, which must.
+        factor, points: A value is above where it exceeds `factor` times the control plus `points`.
+        above, within: The sentences, with fields name, value, floor, ratio and gap.
+    """
+
+    floor: str
+    metric: str
+    above: str
+    within: str
+    subject: str | None = None
+    factor: float = 1.0
+    points: float = 0.0
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A second table: the metrics whose names are `prefix` and a number, under one `title`."""
+
+    prefix: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the study.
+
+    Attributes:
+        title: What its tables begin with.
+        metric: The name of the metric that decides.
+        metric_name: What sentences call it.
+        points: What sentences call a difference in it.
+        items: What the sizes of a data set count.
+        columns: Of the table of results.
+        compared: {metric: title} beside the published values.
+        published_note: What a reader of the published values should know.
+        same_class: Functions whose gaps need an explanation.
+        checks: Of results and controls against controls.
+        pictures_title, pictures_text, picture_alt: Of the report's attention pictures.
+        methods: Lines of the report's methods.
+        breakdown: A second table, where the task has one.
+    """
+
+    title: str
+    metric: str
+    metric_name: str
+    points: str
+    items: str
+    columns: tuple[Column, ...]
+    compared: Mapping[str, str]
+    published_note: str
+    same_class: tuple[SameClass, ...]
+    checks: tuple[Check, ...]
+    pictures_title: str
+    pictures_text: str
+    picture_alt: str
+    methods: Mapping[str, str] = field(default_factory=dict)
+    breakdown: Breakdown | None = None
+
+    @property
+    def metric_title(self) -> str:
+        """The metric's name at the beginning of a line."""
+        return self.metric_name[0].upper() + self.metric_name[1:]
+
+
+def task_of(results: Sequence[Result]) -> Task:
+    """Find the task of `results`, which are all of one.
+
+    Raises:
+        ResultsError: There are no results, or they name a task that is not in `TASKS`.
+    """
+    if not results:
+        raise ResultsError("there are no finished runs; run a comparison first")
+    name = results[0].get("task")
+    if name not in TASKS:
+        raise ResultsError(
+            f"there is no analysis of the task {name!r}, only of {', '.join(TASKS)}", path=results[0].get("run_id")
+        )
+    return TASKS[str(name)]
+
+
+def _names(*functions: str) -> str:
+    return ", ".join(PAPER_NAMES[function] for function in functions)
+
+
+_RECALLS = (("r1", "R@1"), ("r5", "R@5"), ("r10", "R@10"), ("rsum", "Rsum"))
+
+_TIMES_CHANCE = (
+    "The lowest sentence-retrieval R@1, that of {name}, is {value:.1f} %, {ratio:.0f} times chance ({floor:.2f} %)."
+)
+
+_RETRIEVAL = Task(
+    title="Retrieval",
+    metric="rsum",
+    metric_name="Rsum",
+    points="Rsum points",
+    items="images",
+    columns=(
+        *(Column(f"sentence_retrieval_{name}", title, "Sentence retrieval") for name, title in _RECALLS),
+        *(Column(f"image_retrieval_{name}", title, "Image retrieval") for name, title in _RECALLS),
+        Column("rsum", "Rsum"),
+    ),
+    compared={"sentence_retrieval_r1": "Sentence R@1", "image_retrieval_r1": "Image R@1", "rsum": "Rsum"},
+    # The released code lays these scores out as [image, word, region] and then reads them as [image, region, word].
+    published_note=(
+        f"The published rows {_names('general_key', 'biased_general_query')}, "
+        f"{_names('biased_general_key', 'activated_general_key')} come from code that reads their scores along the "
+        "wrong axes; released_layout=True repeats that."
+    ),
+    same_class=(
+        SameClass(
+            ("general_query", "general_key"),
+            "W of the one is W transposed of the other: both can express the same alignments",
+        ),
+    ),
+    checks=(
+        Check(
+            floor="chance",
+            metric="sentence_retrieval_r1",
+            factor=2.0,
+            above=_TIMES_CHANCE,
+            within=_TIMES_CHANCE,
+        ),
+        Check(
+            floor="chance",
+            metric="rsum",
+            subject="shuffl",
+            factor=2.0,
+            above="The control “{name}” has {ratio:.1f} times the Rsum of chance: something leaks, or the test set is "
+            "small.",
+            within="The control “{name}” falls to chance (Rsum {value:.1f}).",
+        ),
+    ),
+    pictures_title="Where words look",
+    pictures_text=(
+        "The same test images and captions under every function. Each tile is lit where its word looks, relative to "
+        "the word's largest weight, which stands beside the word."
+    ),
+    picture_alt="Attention of {name} for the words of “{caption}”, one tile a word.",
+    methods={"Ties": "A wrong candidate with the same score as the right one ranks before it."},
+)
+
+_QUESTION_TYPES = {
+    "exist": "Exist",
+    "query_attribute": "Query attribute",
+    "compare_attribute": "Compare attribute",
+    "count": "Count",
+    "compare_integer": "Compare integer",
+}
+
+_QUESTION_ANSWERING = Task(
+    title="Question answering",
+    metric="accuracy",
+    metric_name="accuracy",
+    points="points",
+    items="questions",
+    columns=(
+        Column("accuracy", "Accuracy"),
+        *(Column(f"accuracy_{name}", title, "By question type") for name, title in _QUESTION_TYPES.items()),
+    ),
+    compared={"accuracy": "Accuracy", **{f"accuracy_{name}": title for name, title in _QUESTION_TYPES.items()}},
+    published_note=(
+        f"{_names('dot', 'scaled_dot', 'general_key')} and {_names('biased_general_key')} are one function in other "
+        "coordinates: their published spread, 96.2 to 97.3, comes from initialisation and optimisation."
+    ),
+    # Element-wise form: the scale, and the map of the key with its bias, fold into the linear layer before the key.
+    # A map of the query does not: no linear layer stands before the control state, and an ELU follows.
+    same_class=(
+        SameClass(
+            ("dot", "scaled_dot", "general_key", "biased_general_key"),
+            "in MAC's read unit they are one function in other coordinates, because the linear layer before the "
+            "key can take up the scale, W and b",
+        ),
+    ),
+    checks=(
+        Check(
+            floor="image zeroed",
+            metric="accuracy",
+            points=5.0,
+            above="The lowest accuracy, that of {name}, is {value:.1f} %, {gap:.1f} points above that of a model whose "
+            "images were zeroed ({floor:.1f} %).",
+            within="The lowest accuracy, that of {name}, is {value:.1f} %, and a model whose images were zeroed "
+            "reaches {floor:.1f} %: hardly more than the question alone tells.",
+        ),
+        Check(
+            floor="majority",
+            metric="accuracy",
+            subject="shuffl",
+            points=5.0,
+            above="The control “{name}” is {gap:.1f} points above the most frequent answer of each question type: "
+            "something leaks, or the test set is small.",
+            within="The control “{name}” falls to the most frequent answer of each question type or below "
+            "({value:.1f} %, and {floor:.1f} %).",
+        ),
+    ),
+    pictures_title="Where each step looks",
+    pictures_text=(
+        "The same test questions under every function, one row a reasoning step. The words and the picture are lit "
+        "where the step looks, relative to its largest share of each, which stands below the words."
+    ),
+    picture_alt="Reasoning of {name} about “{caption}”, one row a step.",
+    methods={
+        "Answers": "The answer with the highest score; one that the model does not know counts as wrong.",
+        "Question types": "By the last function of a question's program, as in the paper's Table 5.",
+    },
+    breakdown=Breakdown("accuracy_depth_", "Depth of the question's program"),
+)
+
+TASKS: dict[str, Task] = {"retrieval": _RETRIEVAL, "question-answering": _QUESTION_ANSWERING}
