@@ -1,6 +1,5 @@
 """The image-text retrieval data sets by name, and what identifies their content."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ import datasets
 from vl_alignment.data.caption_folder import load_caption_folder
 from vl_alignment.data.content import content_hash
 from vl_alignment.data.karpathy import load_karpathy
+from vl_alignment.data.named_data import call_reader, check_name, check_size, check_splits, data_folder, select_split
 from vl_alignment.data.scan_precomputed import load_scan_precomputed
-from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.models.errors import DataError
 
 __all__ = ["content_hash", "load_retrieval_dataset", "retrieval_dataset_names", "select_split"]
 
-DATA_VARIABLE = "VL_ALIGNMENT_DATA"
 BLOCKS_SPLITS = ("train", "validation", "test")
 
 
@@ -79,44 +78,15 @@ def load_retrieval_dataset(
         ConfigurationError: The name is unknown, or an option does not exist.
         DataError: The folder is missing, its content is wrong, or a split named in `sizes` does not exist.
     """
-    if name not in retrieval_dataset_names():
-        raise ConfigurationError(
-            f"unknown data set {name!r}; the known ones are {', '.join(retrieval_dataset_names())}"
-        )
-    try:
-        if name == "blocks":
-            from vl_alignment.data.blocks import load_blocks
+    check_name(name, retrieval_dataset_names())
+    if name == "blocks":
+        from vl_alignment.data.blocks import load_blocks
 
-            if unknown := sorted(set(sizes or {}) - set(BLOCKS_SPLITS)):
-                raise DataError(f"there is no split {unknown[0]!r}; the data set has {', '.join(BLOCKS_SPLITS)}")
-            return load_blocks(cache_dir=cache_dir, **(sizes or {}), **options)
-        data = _READERS[name](_data_folder(name, data_dir), **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigurationError(f"data set {name!r}: {error}") from error
+        check_splits(sizes or {}, BLOCKS_SPLITS)
+        return call_reader(name, lambda: load_blocks(cache_dir=cache_dir, **(sizes or {}), **options))
+    data = call_reader(name, lambda: _READERS[name](data_folder(name, data_dir), **options))
     for split, size in (sizes or {}).items():
-        chosen = select_split(data, split)
-        if not 0 < size <= len(chosen):
-            raise DataError(f"split {split!r} of {name} has {len(chosen)} images, {size} were asked for")
-        data[split] = chosen.select(range(size))
+        check_splits([split], data)
+        check_size(name, data, split, size)
+        data[split] = data[split].select(range(size))
     return data
-
-
-def select_split(data: datasets.DatasetDict, split: str) -> datasets.Dataset:
-    """Return a split, or raise a `DataError` that names those that exist."""
-    if split not in data:
-        raise DataError(f"there is no split {split!r}; the data set has {', '.join(data)}")
-    return data[split]
-
-
-def _data_folder(name: str, data_dir: str | Path | None) -> Path:
-    if data_dir is None:
-        root = os.environ.get(DATA_VARIABLE)
-        if not root:
-            raise DataError(f"where is {name}? Give its folder with --data-dir, or set ${DATA_VARIABLE}")
-        data_dir = Path(root) / name
-    folder = Path(data_dir)
-    if not folder.is_dir():
-        raise DataError(f"the folder of {name} does not exist; give it with --data-dir", path=folder)
-    return folder
