@@ -168,6 +168,7 @@ def test_no_results_write_nothing(tmp_path):
 
 
 def test_the_report_of_question_answering(tmp_path, answer_results):
+    answer_results[0]["dataset"]["question_types"] = {"exist": 50, "compare_integer": 150}
     path = write_report(
         tmp_path,
         answer_results,
@@ -187,6 +188,7 @@ def test_the_report_of_question_answering(tmp_path, answer_results):
         "Validation accuracy",
         "Where each step looks",
         "2,000 train, 200 validation, 200 test questions",
+        "test questions by type: 25 % exist, 75 % compare integer",
         "By the last function of a question's program",
         "CLEVR, published",
         "Tables 3a and 5",

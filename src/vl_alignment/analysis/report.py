@@ -171,6 +171,7 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
         "Data set": [
             f"{dataset.get('name', 'unknown')}{f': {sizes} {task.items}' if sizes else ''}",
             *([f"content hash {digest}"] if digest else []),
+            *_mix_lines(dataset.get("question_types") or {}),
         ],
         "Model": _distinct(result.get("model") for result in results),
         "Seeds": _seed_lines(results),
@@ -194,6 +195,14 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
         "Command": _distinct(result.get("command") for result in results),
     }
     return [(term, values) for term, values in lines.items() if values]
+
+
+def _mix_lines(counts: Mapping[str, int]) -> list[str]:
+    """Write how many per cent of the test questions are of each type."""
+    shares = [
+        f"{100 * number / sum(counts.values()):.0f} % {name.replace('_', ' ')}" for name, number in counts.items()
+    ]
+    return [f"test questions by type: {', '.join(shares)}"] if shares else []
 
 
 def _seed_lines(results: Sequence[Result]) -> list[str]:
