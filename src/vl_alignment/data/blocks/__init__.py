@@ -8,13 +8,22 @@ from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, Blo
 from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions
 from vl_alignment.data.blocks.export import export_blocks
 from vl_alignment.data.blocks.grid_labels import cell_attributes
+from vl_alignment.data.blocks.programs import (
+    QUESTION_TYPES,
+    execute_program,
+    program_depth,
+    program_hops,
+    question_type,
+)
 from vl_alignment.data.blocks.rendering import render_scene
 from vl_alignment.data.blocks.scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, Scene, SceneObject, make_scene
+from vl_alignment.data.blocks.scene_graph import SceneGraph, compute_relations, scene_graph
 
 __all__ = [
     "COLORS",
     "CONTENT_VERSION",
     "MATERIALS",
+    "QUESTION_TYPES",
     "RELATIONS",
     "SHAPES",
     "SIZES",
@@ -23,12 +32,19 @@ __all__ = [
     "Caption",
     "Mention",
     "Scene",
+    "SceneGraph",
     "SceneObject",
     "caption_holds",
     "cell_attributes",
+    "compute_relations",
+    "execute_program",
     "export_blocks",
     "load_blocks",
     "make_captions",
     "make_scene",
+    "program_depth",
+    "program_hops",
+    "question_type",
     "render_scene",
+    "scene_graph",
 ]
