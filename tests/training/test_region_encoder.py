@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel
 
 from vl_alignment.data.blocks import COLORS, MATERIALS, SHAPES, SIZES, Scene, load_blocks
-from vl_alignment.data.blocks.grid_labels import cell_objects
+from vl_alignment.data.blocks.grid_labels import cell_objects, center_attributes
 from vl_alignment.models import ScanConfig, ScanForImageTextRetrieval
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
 from vl_alignment.models.processing_scan import ScanImageProcessorPil
@@ -254,9 +254,22 @@ def test_unusable_input_is_named_before_training(blocks, tmp_path):
         train_region_encoder(blocks, tmp_path, vision_fields={"hidden_layers": 3})
     with pytest.raises(ConfigurationError, match="bottle"):
         train_region_encoder(blocks, tmp_path, vision_fields={"layer_type": "bottle"})
-    with pytest.raises(ConfigurationError, match="three stages"):
-        two = {"hidden_sizes": [8, 8], "depths": [1, 1]}
-        train_region_encoder(blocks, tmp_path, settings=settings(), vision_fields=two)
+    with pytest.raises(ConfigurationError, match="'middles' is no way"):
+        train_region_encoder(blocks, tmp_path, label="middles")
+
+
+def test_two_stages_name_each_object_once_in_the_cell_of_its_middle(blocks, tmp_path):
+    two = {"hidden_sizes": [8, 8], "depths": [1, 1]}
+    made = blocks_regions(
+        blocks, tmp_path, settings=settings(epochs=1), vision_fields=two, label="centers", dtype="float16", progress=False
+    )
+    assert (made.encoder.label, made.encoder.regions) == ("centers", 36)
+    first = made.store.features(blocks["train"]["image_id"][:1])
+    assert (first.dtype, first.shape) == ("float16", (1, 36, 8))
+    scene = Scene.from_json(blocks["train"][0]["scene"])
+    labels = center_attributes(scene, 6)
+    shown = int((labels["shape"] > 0).sum())
+    assert len(scene.objects) - 2 <= shown <= len(scene.objects)  # two objects may share a cell
 
 
 def test_damaged_and_newer_encoders_are_refused(tmp_path):

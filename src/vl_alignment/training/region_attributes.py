@@ -1,6 +1,6 @@
 """Naming the attributes of the object in each cell of a blocks picture: what the region encoder learns.
 
-pictures [B, 3, S, S] --> ResNet, stride 16 --> cells [B, G, G, d] --> a linear head an attribute --> class a cell
+pictures [B, 3, S, S] --> ResNet --> cells [B, G, G, d] --> a linear head an attribute --> class a cell
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ResNetConfig, ResNetModel
 
-from vl_alignment.data.blocks.grid_labels import cell_attributes
+from vl_alignment.data.blocks.grid_labels import cell_attributes, center_attributes
 from vl_alignment.data.blocks.scene import ATTRIBUTES, Scene
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.models.vision import vision_feature_size
@@ -29,8 +29,9 @@ __all__ = ["COLUMNS", "HEADS_NAME", "AttributeCells", "RegionAttributeModel", "R
 
 HEADS_NAME = "heads.safetensors"
 COLUMNS = ("image_id", "image", "scene", "masks")
-# More than half of the cells show nothing; at full weight they would keep the loss from what the regions are for.
-EMPTY_CELL_WEIGHT = 0.2
+# Which cells an object labels -> weight of the cells with nothing. These are the most; at full weight they would keep
+# the loss from what the regions are for.
+EMPTY_CELL_WEIGHT = {"cover": 0.2, "centers": 0.1}
 
 
 class RegionAttributeModel(nn.Module):
@@ -64,6 +65,8 @@ class AttributeCells:
         split: Of a blocks data set.
         image_size: Side S the pictures are brought to.
         grid: Cells G along a side.
+        label: "cover" names in each cell the object that covers most of it; "centers" names every object once, in the
+            cell of its middle, so that objects can be counted.
 
     Attributes:
         image_ids: In the order of the rows.
@@ -71,7 +74,8 @@ class AttributeCells:
         labels: int64 [N, G, G] of each attribute, 0 where there is nothing.
     """
 
-    def __init__(self, split: datasets.Dataset, image_size: int, grid: int) -> None:
+    def __init__(self, split: datasets.Dataset, image_size: int, grid: int, label: str = "cover") -> None:
+        self.label = label
         self.image_ids: list[str] = list(split["image_id"])
         self.pixels = torch.empty((len(split), 3, image_size, image_size), dtype=torch.uint8)
         labels = {name: np.empty((len(split), grid, grid), dtype=np.int64) for name in ATTRIBUTES}
@@ -80,7 +84,11 @@ class AttributeCells:
             if picture.size != (image_size, image_size):
                 picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
             self.pixels[row] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-            cells = cell_attributes(Scene.from_json(record["scene"]), np.asarray(record["masks"]), grid)
+            scene = Scene.from_json(record["scene"])
+            if label == "centers":
+                cells = center_attributes(scene, grid)
+            else:
+                cells = cell_attributes(scene, np.asarray(record["masks"]), grid)
             for name, values in cells.items():
                 labels[name][row] = values
         self.labels = {name: torch.from_numpy(values) for name, values in labels.items()}
@@ -128,7 +136,7 @@ class RegionAttributeObjective:
         given, wanted = logits["shape"].shape[1:3], self.cells["train"].labels["shape"].shape[1:]
         if given != wanted:
             raise ConfigurationError(
-                f"The backbone gives {tuple(given)} cells, but the labels have {tuple(wanted)}; use three stages."
+                f"The backbone gives {tuple(given)} cells, but the labels have {tuple(wanted)}; change its stages."
             )
 
     def train_dataset(self, epoch: int) -> FlippedRows:
@@ -155,7 +163,7 @@ class RegionAttributeObjective:
         for name, labels in batch["labels"].items():
             scores = logits[name].float().flatten(0, 2)  # [B * G * G, classes]
             weight = scores.new_ones(scores.shape[1])
-            weight[0] = EMPTY_CELL_WEIGHT
+            weight[0] = EMPTY_CELL_WEIGHT[self.cells["train"].label]
             losses.append(functional.cross_entropy(scores, labels.flatten(), weight))
         return torch.stack(losses).sum()
 

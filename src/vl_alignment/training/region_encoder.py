@@ -28,6 +28,7 @@ from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.loop import FREE_SETTINGS, build_accelerator, train
 from vl_alignment.training.region_attributes import (
     COLUMNS,
+    EMPTY_CELL_WEIGHT,
     AttributeCells,
     RegionAttributeModel,
     RegionAttributeObjective,
@@ -46,7 +47,6 @@ __all__ = [
 SCHEMA_VERSION = 1
 INFORMATION_NAME = "region_encoder.json"
 EXTRACTOR_NAME = "blocks_region_encoder"
-STRIDE = 16
 
 VISION_FIELDS: dict[str, Any] = {
     "layer_type": "basic",
@@ -64,7 +64,10 @@ SETTINGS: dict[str, Any] = {
     "gradient_clipping": None,
 }
 # What the weights do not depend on: such settings give the same encoder.
-_NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {"epoch_captions", "all_negatives_epochs", "validation_captions"}
+_NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {
+    *("epoch_captions", "all_negatives_epochs", "validation_captions"),
+    *("questions_per_image", "short_questions_epochs", "short_questions_depth"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class RegionEncoder:
             an object, and of the cells without one.
         seconds: All that making it took: reading the pictures, training, evaluation.
         steps: Of the optimiser.
+        label: Which cells an object labelled.
         data_hash: Of the pictures and scenes it was trained and selected on.
         vision_config: Of the backbone, the fields that were chosen.
         settings: Of the training.
@@ -93,6 +97,7 @@ class RegionEncoder:
     metrics: dict[str, float]
     seconds: float
     steps: int
+    label: str
     data_hash: str
     vision_config: dict[str, Any]
     settings: dict[str, Any]
@@ -134,6 +139,7 @@ def train_region_encoder(
     settings: TrainingSettings | None = None,
     vision_fields: Mapping[str, Any] | None = None,
     image_size: int | None = None,
+    label: str = "cover",
     accelerator: Accelerator | None = None,
 ) -> RegionEncoder:
     """Train the region encoder of a blocks data set, or take it from an earlier call.
@@ -144,8 +150,10 @@ def train_region_encoder(
         data: Splits "train" and "validation"; others are not touched.
         output: Folder of all region encoders.
         settings: Default: `region_encoder_settings()`.
-        vision_fields: Fields of `ResNetConfig` in place of `VISION_FIELDS`; three stages, so that a cell is 16 pixels.
-        image_size: Side of the pictures, a multiple of 16; default: that of the data set's.
+        vision_fields: Fields of `ResNetConfig` in place of `VISION_FIELDS`; a cell is 4 pixels wide after the first stage,
+            8 after the second, 16 after the third.
+        image_size: Side of the pictures, a multiple of a cell's; default: that of the data set's.
+        label: Which cells an object labels, "cover" or "centers"; see `AttributeCells`.
         accelerator: Made from the settings if not given.
 
     Raises:
@@ -159,11 +167,17 @@ def train_region_encoder(
     splits = {name: _checked_split(data, name) for name in ("train", "validation")}
     if image_size is None:
         image_size = int(splits["train"][0]["image"].width)
-    if image_size < STRIDE or image_size % STRIDE:
-        raise ConfigurationError(f"image_size={image_size} must be a multiple of {STRIDE}, the side of a cell.")
+    stride = 2 ** (len(config.hidden_sizes) + 1)
+    if image_size < stride or image_size % stride:
+        raise ConfigurationError(f"image_size={image_size} must be a multiple of {stride}, the side of a cell.")
+    if label not in EMPTY_CELL_WEIGHT:
+        raise ConfigurationError(
+            f"label={label!r} is no way to label cells; choose one of {sorted(EMPTY_CELL_WEIGHT)}."
+        )
     identity = {
         "schema_version": SCHEMA_VERSION,
         "image_size": image_size,
+        "label": label,
         "data_hash": _pictures_hash(splits),
         "vision_config": fields_chosen,
         "settings": {name: value for name, value in settings.to_dict().items() if name not in _NOT_IN_KEY},
@@ -173,9 +187,9 @@ def train_region_encoder(
         return load_region_encoder(run.path)
 
     run.check_writable()
-    grid = image_size // STRIDE
+    grid = image_size // stride
     processor = ScanImageProcessorPil(size={"height": image_size, "width": image_size})
-    cells = {name: AttributeCells(split, image_size, grid) for name, split in splits.items()}
+    cells = {name: AttributeCells(split, image_size, grid, label) for name, split in splits.items()}
     objective = RegionAttributeObjective(cells["train"], cells["validation"], settings, processor)
     set_seed(settings.seed)
     model = RegionAttributeModel(config)
@@ -247,6 +261,8 @@ def blocks_regions(
     settings: TrainingSettings | None = None,
     vision_fields: Mapping[str, Any] | None = None,
     image_size: int | None = None,
+    label: str = "cover",
+    dtype: str = "float32",
     accelerator: Accelerator | None = None,
     progress: bool = True,
 ) -> BlocksRegions:
@@ -258,6 +274,8 @@ def blocks_regions(
         settings: Of the encoder's training; see `train_region_encoder`.
         vision_fields: Of the encoder.
         image_size: Of the encoder.
+        label: Of the encoder.
+        dtype: Of the stored regions, "float32" or "float16".
         accelerator: Of the encoder's training; one of its processes extracts. To be given where there are several.
         progress: Whether extraction shows a progress bar.
 
@@ -266,10 +284,16 @@ def blocks_regions(
         DataError: As of `train_region_encoder` and `extract_regions`.
     """
     encoder = train_region_encoder(
-        data, cache_dir, settings=settings, vision_fields=vision_fields, image_size=image_size, accelerator=accelerator
+        data,
+        cache_dir,
+        settings=settings,
+        vision_fields=vision_fields,
+        image_size=image_size,
+        label=label,
+        accelerator=accelerator,
     )
     # Ids do not tell pictures of two sizes apart, so the store is named by the pictures themselves.
-    folder = encoder.folder / f"regions-{_pictures_hash(data)}"
+    folder = encoder.folder / f"regions-{_pictures_hash(data)}-{dtype}"
     timing = folder / "seconds.json"
     if (accelerator is None or accelerator.is_main_process) and not timing.exists():
         started = time.monotonic()
@@ -277,7 +301,7 @@ def blocks_regions(
         # and with the same scaling, so that a retrieval model that gets these weights sees the same from pixels.
         extractor = TransformersGridExtractor(encoder.backbone(), image_size=encoder.image_size)
         extractor.name = EXTRACTOR_NAME  # results then say that the regions' maker was trained on attributes
-        extract_regions(data, extractor, folder, dtype="float32", progress=progress)
+        extract_regions(data, extractor, folder, dtype=dtype, progress=progress)
         write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
     if accelerator is not None:
         accelerator.wait_for_everyone()

@@ -5,7 +5,7 @@ import numpy as np
 from vl_alignment.data.blocks.scene import ATTRIBUTES, Scene
 from vl_alignment.models.errors import ConfigurationError
 
-__all__ = ["cell_attributes", "cell_objects"]
+__all__ = ["cell_attributes", "cell_objects", "center_attributes"]
 
 
 def cell_objects(mask: np.ndarray, grid: int, *, minimum_share: float = 0.15) -> np.ndarray:
@@ -63,3 +63,22 @@ def cell_attributes(scene: Scene, mask: np.ndarray, grid: int, *, minimum_share:
         name: np.array([0] + [choices.index(getattr(item, name)) + 1 for item in scene.objects])[numbers]
         for name, choices in ATTRIBUTES.items()
     }
+
+
+def center_attributes(scene: Scene, grid: int) -> dict[str, np.ndarray]:
+    """Labels of the object whose visible extent has its middle in each cell: every object counts once.
+
+    Args:
+        scene: The scene.
+        grid: Cells G along a side.
+
+    Returns:
+        As of `cell_attributes`; where two objects share a cell, of the nearer one.
+    """
+    labels = {name: np.zeros((grid, grid), dtype=np.int64) for name in ATTRIBUTES}
+    for item in sorted(scene.objects, key=lambda item: -item.pixel_coordinates[2]):  # the nearest last
+        x0, y0, x1, y1 = item.box
+        row, column = (min(int((low + high) / 2 * grid), grid - 1) for low, high in ((y0, y1), (x0, x1)))
+        for name, choices in ATTRIBUTES.items():
+            labels[name][row, column] = choices.index(getattr(item, name)) + 1
+    return labels
