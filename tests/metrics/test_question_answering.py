@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from vl_alignment.data.blocks.programs import QUESTION_TYPES as PROGRAM_TYPES
 from vl_alignment.metrics import QUESTION_TYPES, majority_accuracy, question_answering_metrics
 from vl_alignment.models.errors import DataError
 
@@ -35,7 +36,7 @@ def test_breakdowns_are_optional_and_arrays_will_do():
 def test_other_types_follow_the_five():
     metrics = question_answering_metrics(["a"] * 3, ["a"] * 3, ["why", "compare_attribute", "how"])
     assert list(metrics) == ["accuracy", "accuracy_compare_attribute", "accuracy_how", "accuracy_why"]
-    assert len(QUESTION_TYPES) == 5
+    assert QUESTION_TYPES == PROGRAM_TYPES  # the names that the data carry
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ class QuestionData:
     def first_images(self, split: str, size: int) -> "QuestionData":
         """Return the data with only the first `size` images of a split, and the questions about these."""
         images = select_split(self.images, split).select(range(size))
-        chosen = set(images["image_id"])
+        chosen = set(images["image_id"][:])
         # Sorted by image, so that the questions of the first images come first.
-        number = sum(image_id in chosen for image_id in self.questions[split]["image_id"])
+        number = sum(image_id in chosen for image_id in self.questions[split]["image_id"][:])
         questions = self.questions[split].select(range(number))
         return QuestionData(
             datasets.DatasetDict({**self.images, split: images}),
@@ -85,7 +85,7 @@ class _WithImage:
 
     def __init__(self, images: datasets.Dataset) -> None:
         self.images = images
-        self.rows = {image_id: row for row, image_id in enumerate(images["image_id"])}
+        self.rows = {image_id: row for row, image_id in enumerate(images["image_id"][:])}
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if "image_id" not in batch:  # other columns were selected
@@ -114,11 +114,11 @@ def align_questions(
         twice = next(name for name, number in Counter(question_ids).items() if number > 1)
         raise DataError("this question id occurs twice; ids must be unique", path=path, record=twice)
     rows: dict[str, int] = {}
-    for row, image_id in enumerate(images["image_id"]):
+    for row, image_id in enumerate(images["image_id"][:]):
         if rows.setdefault(image_id, row) != row:
             raise DataError("this image id occurs twice; ids must be unique", path=path, record=image_id)
     order = np.empty(len(questions), dtype=np.int64)  # the row of each question's image
-    for number, image_id in enumerate(questions["image_id"]):
+    for number, image_id in enumerate(questions["image_id"][:]):
         found = rows.get(image_id)
         if found is None:
             raise DataError(
