@@ -8,6 +8,7 @@ from transformers import (
     Dinov2WithRegistersConfig,
     EfficientNetConfig,
     ResNetConfig,
+    ResNetForImageClassification,
     ResNetModel,
     SwinConfig,
     ViTConfig,
@@ -112,6 +113,20 @@ def test_local_folder_with_its_own_scaling(images, tmp_path):
     assert white.shape == (1, 3, 64, 64) and torch.allclose(white, torch.tensor(2.0))
 
 
+def test_stage_of_a_published_classifier(images, tmp_path):
+    """ResNets are published as classifiers; CLEVR's features are their third stage (conv4), 14 x 14 at 224 pixels."""
+    classifier = ResNetForImageClassification(ResNetConfig(embedding_size=4, **TINY_CONVOLUTIONS)).eval()
+    classifier.save_pretrained(tmp_path)
+    extractor = build_extractor("transformers", model=str(tmp_path), stage="stage3", image_size=224)
+    assert (extractor.rows, extractor.columns, extractor.feature_size) == (14, 14, 12)
+    features, _ = extractor(images)
+    with torch.no_grad():
+        pixel_values = extractor._pixel_values(images)
+        stages = classifier(pixel_values=pixel_values, output_hidden_states=True).hidden_states
+    # [embedding, stage 1, stage 2, stage 3, stage 4]
+    np.testing.assert_allclose(features, stages[3].flatten(2).transpose(1, 2).numpy(), atol=1e-5)
+
+
 def test_version_names_the_weights(tmp_path):
     config = ResNetConfig(embedding_size=4, **TINY_CONVOLUTIONS)
     first, second = (TransformersGridExtractor(ResNetModel(config), image_size=32) for _ in range(2))
@@ -122,5 +137,9 @@ def test_version_names_the_weights(tmp_path):
 def test_wrong_models_are_named(tmp_path):
     with pytest.raises(ConfigurationError, match="'.*nowhere' cannot be loaded"):
         TransformersGridExtractor(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match="no stage 'stage9'; its stages are stem, stage1, "):
+        TransformersGridExtractor(ResNetConfig(**TINY_CONVOLUTIONS), stage="stage9")
+    with pytest.raises(ConfigurationError, match="'clip_vision_model' has no stages to choose from"):
+        TransformersGridExtractor(CLIPVisionConfig(**TINY_TRANSFORMER), stage="stage1")
     with pytest.raises(ConfigurationError, match="a stage can be chosen for"):
         TransformersGridExtractor(ViTModel(ViTConfig(**TINY_TRANSFORMER)), stage="stage1")

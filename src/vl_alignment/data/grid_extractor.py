@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoBackbone, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_BACKBONE_MAPPING,
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from vl_alignment.models.errors import CheckpointError, ConfigurationError
 
@@ -112,16 +120,23 @@ def _load_model(
         if stage is not None:
             raise ConfigurationError("a stage can be chosen for a model's name, folder or config, not for a model")
         return model
-    options: dict[str, Any] = {} if stage is None else {"out_features": [stage]}
-    auto_class = AutoModel if stage is None else AutoBackbone
     if isinstance(model, PreTrainedConfig):
-        if stage is not None:
-            model.out_features = [stage]
-        return auto_class.from_config(model)
+        if stage is None:
+            return AutoModel.from_config(model)
+        return AutoBackbone.from_config(_with_stage(model, stage))
+    options: dict[str, Any] = {"output_loading_info": True}
     if revision is not None:
         options["revision"] = revision
     try:
-        network, information = auto_class.from_pretrained(str(model), output_loading_info=True, **options)
+        if stage is None:
+            network, information = AutoModel.from_pretrained(str(model), **options)
+        else:
+            # Not AutoBackbone.from_pretrained, which asks the Hub for the name and so refuses a local folder.
+            config = AutoConfig.from_pretrained(str(model), revision=revision)
+            backbone: Any = MODEL_FOR_BACKBONE_MAPPING[type(_with_stage(config, stage))]
+            network, information = backbone.from_pretrained(str(model), config=config, **options)
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigurationError(f"the vision backbone {str(model)!r} cannot be loaded: {reason}") from error
@@ -131,6 +146,20 @@ def _load_model(
             f"{len(missing)} tensors of the backbone are missing, the first is {missing[0]}", path=model
         )
     return network
+
+
+def _with_stage(config: PreTrainedConfig, stage: str) -> PreTrainedConfig:
+    """Set the stage whose grid a backbone gives."""
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+        raise ConfigurationError(
+            f"a model of type {config.model_type!r} has no stages to choose from; leave the stage out"
+        )
+    try:
+        config.out_features = [stage]
+    except ValueError as error:
+        names = ", ".join(config.stage_names)
+        raise ConfigurationError(f"the backbone has no stage {stage!r}; its stages are {names}") from error
+    return config
 
 
 def _load_processor(model: Any, revision: str | None) -> Any:
