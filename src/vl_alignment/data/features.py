@@ -36,6 +36,7 @@ __all__ = [
     "build_extractor",
     "extract_regions",
     "extractor_names",
+    "open_regions",
     "register_extractor",
     "without_failed_images",
 ]
@@ -43,6 +44,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 IMAGES_PER_SHARD = 512
+HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 class RegionExtractor(Protocol):
@@ -211,6 +213,28 @@ def extract_regions(
     if failures.names:
         logger.warning("%d of %d images were left out: they could not be read", len(failures.names), len(pictures))
     return RegionStore.open(output)
+
+
+def open_regions(path: str | Path, images: datasets.DatasetDict) -> RegionStore:
+    """Open features on disk, whichever form they have.
+
+    Args:
+        path: Folder of a region store, or HDF5 features: the folder of their files, or the file of a single split.
+        images: The images that they belong to; only HDF5 needs them, for the order of its rows.
+
+    Raises:
+        ConfigurationError: HDF5 without h5py.
+        DataError: See `RegionStore.open` and `Hdf5Regions`.
+    """
+    path = Path(path)
+    hdf5 = path.suffix in HDF5_SUFFIXES
+    if path.is_dir() and not (path / INDEX_NAME).exists():
+        hdf5 = any(entry.suffix in HDF5_SUFFIXES for entry in path.iterdir())
+    if not hdf5:
+        return RegionStore.open(path)
+    from vl_alignment.data.hdf5_features import Hdf5Regions
+
+    return Hdf5Regions.find(path, images)
 
 
 def without_failed_images(data: datasets.DatasetDict, store: RegionStore) -> datasets.DatasetDict:

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +26,24 @@ SCHEMA_VERSION = 1
 INDEX_NAME = "index.json"
 
 
+class Rows(Protocol):
+    """What a store reads from: rows of one shape and dtype, wherever they lie."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows [n] as a new array [n, ...], in the given order."""
+        ...
+
+
 class ShardedRows:
     """Rows of several arrays of one shape, addressed as if they were one array."""
 
@@ -33,6 +51,8 @@ class ShardedRows:
         # A plain ndarray over the map: np.memmap's own indexing costs more than the read for single rows.
         self.shards = [np.asarray(shard) for shard in shards]
         self.starts = np.cumsum([0] + [len(shard) for shard in self.shards])  # [shards + 1]
+        self.row_shape: tuple[int, ...] = self.shards[0].shape[1:]
+        self.dtype = self.shards[0].dtype
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -41,7 +61,7 @@ class ShardedRows:
         """Return the rows [n] as a new array [n, ...], in the given order."""
         if len(self.shards) == 1:
             return self.shards[0][rows]
-        result = np.empty((len(rows), *self.shards[0].shape[1:]), dtype=self.shards[0].dtype)
+        result = np.empty((len(rows), *self.row_shape), dtype=self.dtype)
         shard_of_row = np.searchsorted(self.starts, rows, side="right") - 1  # [n]
         for position, (shard, row) in enumerate(zip(shard_of_row, rows, strict=True)):
             result[position] = self.shards[shard][row - self.starts[shard]]
@@ -53,8 +73,8 @@ class RegionStore:
 
     Args:
         image_ids: The ids in the order of the rows.
-        features: Arrays [n, R, d] whose lengths add up to the number of rows.
-        boxes: Arrays [n, R, 4] likewise, or None where the boxes were never published.
+        features: Arrays [n, R, d] whose lengths add up to the number of rows, or `Rows` that give [R, d] each.
+        boxes: Arrays [n, R, 4] or `Rows` likewise, or None where the boxes were never published.
         extractor: Name of what made the features.
         extractor_version: Its version.
         image_sizes: (height, width) of each image, where known.
@@ -65,8 +85,8 @@ class RegionStore:
     def __init__(
         self,
         image_ids: Sequence[str],
-        features: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray] | None,
+        features: Sequence[np.ndarray] | Rows,
+        boxes: Sequence[np.ndarray] | Rows | None,
         *,
         extractor: str,
         extractor_version: str,
@@ -79,8 +99,8 @@ class RegionStore:
         self.image_ids = list(image_ids)
         self.extractor = extractor
         self.extractor_version = extractor_version
-        self._features = ShardedRows(features)
-        self._boxes = ShardedRows(boxes) if boxes is not None else None
+        self._features = ShardedRows(features) if isinstance(features, Sequence) else features
+        self._boxes = ShardedRows(boxes) if isinstance(boxes, Sequence) else boxes
         self._image_sizes = image_sizes
         self._rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
         if len(self._rows) != len(self.image_ids):
@@ -89,8 +109,9 @@ class RegionStore:
             raise DataError(
                 f"{len(self._features)} rows of features do not fit {len(self.image_ids)} images", path=path
             )
-        _, self.regions, self.feature_size = features[0].shape
-        self.dtype = features[0].dtype
+        self.regions: int = self._features.row_shape[0]
+        self.feature_size: int = self._features.row_shape[1]
+        self.dtype = self._features.dtype
 
     @classmethod
     def open(cls, path: str | Path) -> "RegionStore":
