@@ -15,6 +15,8 @@ from vl_alignment.data.blocks.programs import (
     program_hops,
     question_type,
 )
+from vl_alignment.data.blocks.question_templates import parse_templates, question_templates, read_templates
+from vl_alignment.data.blocks.questions import QUESTION_MIX, Question, make_questions
 from vl_alignment.data.blocks.rendering import render_scene
 from vl_alignment.data.blocks.scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, Scene, SceneObject, make_scene
 from vl_alignment.data.blocks.scene_graph import SceneGraph, compute_relations, scene_graph
@@ -23,6 +25,7 @@ __all__ = [
     "COLORS",
     "CONTENT_VERSION",
     "MATERIALS",
+    "QUESTION_MIX",
     "QUESTION_TYPES",
     "RELATIONS",
     "SHAPES",
@@ -31,6 +34,7 @@ __all__ = [
     "BlocksConfig",
     "Caption",
     "Mention",
+    "Question",
     "Scene",
     "SceneGraph",
     "SceneObject",
@@ -41,10 +45,14 @@ __all__ = [
     "export_blocks",
     "load_blocks",
     "make_captions",
+    "make_questions",
     "make_scene",
+    "parse_templates",
     "program_depth",
     "program_hops",
+    "question_templates",
     "question_type",
+    "read_templates",
     "render_scene",
     "scene_graph",
 ]
