@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from vl_alignment.data.named_data import call_reader, check_name, check_size, check_splits, data_folder
 from vl_alignment.data.question_records import QUESTION_FEATURES, QuestionData, align_questions
 
@@ -83,8 +85,9 @@ def load_question_dataset(
         return call_reader(name, lambda: _load_blocks(cache_dir=cache_dir, sizes=sizes, **options))
     folder = data_folder(name, data_dir)
     data = call_reader(name, lambda: _READERS[name](folder, cache_dir=cache_dir, **options))
+    images = datasets.DatasetDict(data.images)
     for split, size in (sizes or {}).items():
-        check_splits([split], data.images)
-        check_size(name, data.images, split, size)
-        data = data.first_images(split, size)
-    return data
+        check_splits([split], images)
+        check_size(name, images, split, size)
+        images[split] = images[split].select(range(size))
+    return data.with_images(images)

@@ -57,17 +57,16 @@ class QuestionData:
         """16 hexadecimal digits over split names, image ids, questions and answers."""
         return content_hash(self.questions)
 
-    def first_images(self, split: str, size: int) -> "QuestionData":
-        """Return the data with only the first `size` images of a split, and the questions about these."""
-        images = select_split(self.images, split).select(range(size))
-        chosen = set(images["image_id"][:])
-        # Sorted by image, so that the questions of the first images come first.
-        number = sum(image_id in chosen for image_id in self.questions[split]["image_id"][:])
-        questions = self.questions[split].select(range(number))
-        return QuestionData(
-            datasets.DatasetDict({**self.images, split: images}),
-            datasets.DatasetDict({**self.questions, split: questions}),
-        )
+    def with_images(self, images: datasets.DatasetDict) -> "QuestionData":
+        """Return the data with only these images, a part of those of every split, and the questions about them."""
+        questions = datasets.DatasetDict()
+        for split, table in self.questions.items():
+            questions[split] = table
+            if len(images[split]) < len(self.images[split]):
+                kept = set(images[split]["image_id"][:])
+                rows = [row for row, image_id in enumerate(table["image_id"][:]) if image_id in kept]
+                questions[split] = table.select(rows)
+        return QuestionData(images, questions)
 
     def records(self, split: str) -> datasets.Dataset:
         """Return one record a question, with the picture added as `image` when a record is read.
