@@ -6,6 +6,7 @@ that the answers which the scene allows are known, and one of them is drawn even
 So neither the template nor the form gives the answer away. Where a step finds nothing, the whole draft is given up.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,7 +26,7 @@ _SET_FORMS = (1.0, 4.0, 2.0, 0.4, 0.1)
 _COUNT_FORMS = (4.0, 4.0, 1.5, 0.3, 0.05)
 _COUNT_WEIGHTS = (0.4, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0)
 _MINIMAL = 0.6  # share of descriptions of single objects that tell no more than needed
-_TRIES = 8
+_TRIES = 12
 _FORM_TRIES = 5
 _ABSENT_TRIES = 50
 
@@ -95,6 +96,10 @@ class QuestionSampler:
         for form in range(1, 1 << len(columns)):
             rest, column = self.alike[form & (form - 1)], columns[(form & -form).bit_length() - 1]
             self.alike.append([one & other for one, other in zip(rest, column, strict=True)])
+        # shared["color"]: the objects of which another one has the color.
+        self.shared = {
+            name: sum(mask for mask in masks.values() if mask.bit_count() > 1) for name, masks in graph.having.items()
+        }
         self.draft: Draft
 
     def fill(self, template: Template) -> Draft | None:
@@ -117,10 +122,9 @@ class QuestionSampler:
         """Whether the scene allows different answers to what asks for or compares an attribute."""
         if not template.attribute or not self.open_answers:
             return True
-        masks = self.graph.having[template.attribute].values()
-        if template.question_type == "compare_attribute" and all(mask.bit_count() == 1 for mask in masks):
+        if template.question_type == "compare_attribute" and not self.shared[template.attribute]:
             return False
-        return len(masks) > 1
+        return len(self.graph.having[template.attribute]) > 1
 
     def _wanted(self, template: Template) -> str | bool:
         """The answer to look for; it stays while the template is tried, so that easy answers are no more frequent."""
@@ -134,16 +138,17 @@ class QuestionSampler:
 
     def _fill_compare_attribute(self, template: Template, wanted: bool) -> bool:
         first, second = template.groups
-        number = self._single(first)
+        having = self.graph.having[template.attribute]
+        number = self._single(first, self.shared[template.attribute] if wanted else -1)
         if number is None:
             return False
-        alike = self.graph.having[template.attribute][self.graph.values[template.attribute][number]]
+        alike = having[self.graph.values[template.attribute][number]]
         return self._single(second, alike if wanted else ~alike) is not None
 
     def _fill_exist(self, template: Template, wanted: bool) -> bool:
         group = template.groups[0]
         source = self._source(group)
-        if source is None:
+        if source is None or (wanted and not source.mask):
             return False
         # A form that allows both answers does not tell which it is. With "and" there hardly is one.
         both = self.open_answers and group.source != "intersect" and group.description.slots
@@ -164,12 +169,12 @@ class QuestionSampler:
             form = self._form(group.description, _COUNT_FORMS)
             for option in self._options(form, source, absent=not source.without):
                 by_count.setdefault((option.fitting & source.mask).bit_count(), []).append(option)
-        if not by_count:
+        # What is narrowed much is often empty: a wanted answer of False asks for more than that.
+        if not by_count or (not wanted and not any(by_count)):
             return False
         # Large counts are rare, so they are preferred where there is one.
         bounds = list(accumulate(_COUNT_WEIGHTS[min(count, len(_COUNT_WEIGHTS) - 1)] for count in by_count))
-        target = self.draw() * bounds[-1]
-        count = next(count for count, bound in zip(by_count, bounds, strict=True) if target < bound)
+        count = list(by_count)[bisect_right(bounds, self.draw() * bounds[-1])]
         return self._tell_set(group, source, choose(by_count[count], self.draw))
 
     def _fill_compare_integer(self, template: Template, wanted: bool) -> bool:
@@ -178,11 +183,15 @@ class QuestionSampler:
         if not before or source is None:
             return False
         count = before.bit_count()
-        # As many attributes on both sides: otherwise the longer description would tell which number is smaller.
+        # As many attributes on both sides: otherwise the longer description would tell which number is smaller. Half the
+        # time one more in all of the scene than in a part of it, which is smaller already.
         told = {name: value for name, p in first.description.slots if (value := self.draft.values[p]) is not None}
+        size = len(told)
+        if self.draw() < 0.5:
+            size = max(0, size + (second.source == "scene") - (first.source == "scene"))
         fitting = []
         for form in second.description.forms:
-            if form.bit_count() == len(told):
+            if form.bit_count() == size:
                 for option in self._options(form, source):
                     other = (option.fitting & source.mask).bit_count()
                     holds = count < other if template.function == "less_than" else count > other
@@ -191,8 +200,9 @@ class QuestionSampler:
         if not fitting:
             return False
         option = choose(fitting, self.draw)
-        # Cubes against cubes make a question only where both are narrowed by something else as well.
-        if "scene" in (first.source, second.source) and told == self._told(option):
+        # Cubes against red cubes make a question only where both are narrowed by something else as well.
+        pairs, others = told.items(), self._told(option).items()
+        if "scene" in (first.source, second.source) and (pairs <= others or others <= pairs):
             return False
         return self._tell_set(second, source, option)
 
@@ -266,8 +276,7 @@ class QuestionSampler:
 
     def _form(self, description: Description, weights: tuple[float, ...]) -> int:
         bounds = _cumulative(description.forms, weights)
-        target = self.draw() * bounds[-1]
-        return next(form for form, bound in zip(description.forms, bounds, strict=True) if target < bound)
+        return description.forms[bisect_right(bounds, self.draw() * bounds[-1])]
 
     def _options(self, form: int, source: Source, *, absent: bool = False) -> list["_Option"]:
         """Different descriptions of one form that are not degenerate; if `absent`, also one that fits nothing."""

@@ -84,9 +84,9 @@ class Piece:
     plural: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
-    """A family of questions.
+    """A family of questions. Two are equal only if they are the same: comparing whole trees would be slow.
 
     Args:
         index: Its number among the families it was read with.
