@@ -6,28 +6,28 @@ All ratios are between medians of the same run, whose repeats take turns, so tha
 """
 
 import argparse
-import contextlib
-import json
-import resource
-import shlex
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measuring import (
+    Figure,
+    Measurements,
+    benchmark_parser,
+    parsed,
+    print_resident_bytes,
+    report,
+    resident_bytes_of,
+    run_all,
+    say,
+)
 from straightforward_scan import straightforward_similarity
 from torch import Tensor
 
 from vl_alignment.models.alignment import ALIGNMENT_FUNCTIONS
 from vl_alignment.models.configuration_scan import ScanConfig
 from vl_alignment.models.similarity_scan import StackedCrossAttention
-from vl_alignment.training.runs import describe_machine
 
 SIZE = 1024
 REGIONS = 36
@@ -53,29 +53,6 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(100, 100, 50, 10, 16, 200, 10)
-
-
-@dataclass
-class Figure:
-    """One number; `limit` is what it may be at most, or at least where `at_least`."""
-
-    value: float
-    unit: str
-    reference: str
-    limit: float | None = None
-    at_least: bool = False
-
-    @property
-    def target(self) -> str | None:
-        if self.limit is None:
-            return None
-        return f"at {'least' if self.at_least else 'most'} {self.limit:g} {self.unit}".strip()
-
-    @property
-    def verdict(self) -> str:
-        if self.limit is None:
-            return ""
-        return "met" if (self.value >= self.limit if self.at_least else self.value <= self.limit) else "not met"
 
 
 @dataclass
@@ -107,34 +84,17 @@ class Problem:
         return self.words[self.mask]
 
 
-class Benchmark:
-    """The measurements on one device in one precision; each adds its figures."""
+class Benchmark(Measurements):
+    """The measurements; each adds its figures."""
 
     def __init__(self, device: str, precision: str, sizes: Sizes, repeats: int) -> None:
-        self.device, self.precision, self.sizes, self.repeats = device, precision, sizes, repeats
-        self.figures: dict[str, Figure] = {}
+        super().__init__(device, precision, repeats)
+        self.sizes = sizes
 
     def cross_attention(self, name: str) -> StackedCrossAttention:
         torch.manual_seed(0)
         config = ScanConfig(vocab_size=10, hidden_size=SIZE, alignment_function=name)
         return StackedCrossAttention(config).to(self.device)
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "bf16":
-            return torch.autocast(self.device, torch.bfloat16)
-        return contextlib.nullcontext()
-
-    def medians(self, title: str, calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Median seconds of each call; the repeats take turns, after one round that does not count."""
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for repeat in range(self.repeats + 1):
-            for name, call in calls.items():
-                with self.autocast():
-                    taken = _seconds(call, self.device)
-                if repeat:
-                    seconds[name].append(taken)
-            _say(f"{title}: {'warm' if repeat == 0 else f'{repeat} of {self.repeats}'}")
-        return {name: statistics.median(taken) for name, taken in seconds.items()}
 
     @torch.no_grad()
     def forward(self) -> None:
@@ -223,17 +183,13 @@ class Benchmark:
             way = "allocated on the device" if self.device == "cuda" else "resident in a process of its own"
             reference = f"peak {way}, {self.sizes.pictures} pictures x {self.sizes.memory_captions} captions"
             self.figures[f"memory_{name}"] = Figure(extra / 1e9, "GB", reference, 1.0)
-            _say(f"memory, {name}: {extra / 1e9:.3f} GB")
+            say(f"memory, {name}: {extra / 1e9:.3f} GB")
 
     @torch.no_grad()
     def _memory_on_device(self, name: str) -> int:
         problem = Problem.random(self.sizes.pictures, self.sizes.memory_captions, self.device)
         call = _similarity_of(self.cross_attention(name), problem)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        with self.autocast():
-            call()
-        return torch.cuda.max_memory_allocated() - before
+        return self.allocated_by(call)
 
     @torch.no_grad()
     def exactness(self) -> None:
@@ -246,7 +202,7 @@ class Benchmark:
                 ours = _similarity_of(cross_attention, problem)()
             theirs = straightforward_similarity(problem.regions, problem.words, problem.mask, cross_attention.alignment)
             difference = float((ours - theirs).abs().max())
-            _say(f"difference to the loop, {name}: {difference:.1e}")
+            say(f"difference to the loop, {name}: {difference:.1e}")
             if not difference <= largest:  # a NaN counts as the largest
                 largest, where = difference, name
         reference = f"the plain loop in fp32, {self.sizes.exactness} x {self.sizes.exactness}, largest for {where}"
@@ -273,111 +229,35 @@ def _product(regions: Tensor, queries: Tensor, block: tuple[int | None, int | No
             F.linear(some_queries, some_keys)
 
 
-def _seconds(call: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def _memory_in_new_process(benchmark: Benchmark, name: str) -> int:
     """Extra bytes, as measured by `_print_memory` where nothing ran before."""
     sizes = [str(benchmark.sizes.pictures), str(benchmark.sizes.memory_captions)]
-    arguments = ["--memory-of", name, *sizes, "--threads", str(torch.get_num_threads())]
-    command = [sys.executable, __file__, *arguments, "--precision", benchmark.precision]
-    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return resident_bytes_of(__file__, "--memory-of", name, *sizes, "--precision", benchmark.precision)
 
 
 @torch.no_grad()
 def _print_memory(benchmark: Benchmark, name: str, pictures: int, captions: int) -> None:
     problem = Problem.random(pictures, captions, benchmark.device)
+    small = Problem(problem.regions[:2], problem.words[:2], problem.mask[:2])
     cross_attention = benchmark.cross_attention(name)
     with benchmark.autocast():
-        cross_attention(problem.regions[:2], problem.words[:2], None, problem.mask[:2])  # libraries load here
-        before = _resident_bytes("VmRSS")
-        cross_attention(problem.regions, problem.words, None, problem.mask)
-    print(_resident_bytes("VmHWM") - before)
-
-
-def _resident_bytes(field: str) -> int:
-    """Resident bytes now (VmRSS) or at the peak (VmHWM); where the system does not say, the peak of `getrusage`.
-
-    On Linux `getrusage` begins with the peak of the parent, so that it is not used there.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _markdown(figures: dict[str, Figure]) -> str:
-    rows = ["| figure | value | target | | beside |", "|---|---:|---|---|---|"]
-    for name, figure in figures.items():
-        value = f"{figure.value:.3g} {figure.unit}".strip()
-        rows.append(f"| {name} | {value} | {figure.target or ''} | {figure.verdict} | {figure.reference} |")
-    return "\n".join(rows)
-
-
-def _records(figures: dict[str, Figure], command: str) -> dict[str, dict[str, Any]]:
-    machine = describe_machine() | {"torch": torch.__version__}
-    return {
-        name: {
-            "value": figure.value,
-            "unit": figure.unit,
-            "target": figure.target,
-            "reference": figure.reference,
-            "command": command,
-            "machine": machine,
-        }
-        for name, figure in figures.items()
-    }
+        print_resident_bytes(_similarity_of(cross_attention, small), _similarity_of(cross_attention, problem))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16 runs under autocast")
-    parser.add_argument("--threads", type=int, default=2, help="threads on the CPU")
-    parser.add_argument("--repeats", type=int, default=3, help="timed repeats, of which the median counts")
-    parser.add_argument("--quick", action="store_true", help="small sizes: tries the program, measures nothing")
-    parser.add_argument("--output", type=Path, help="the JSON file to write")
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--memory-of", nargs=3, metavar=("FUNCTION", "PICTURES", "CAPTIONS"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("no CUDA device is available; use --device cpu")
-    if arguments.repeats < 1 or arguments.threads < 1:
-        parser.error("--repeats and --threads must be at least 1")
-    return arguments
+    return parsed(parser)
 
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(arguments.threads)
     benchmark = Benchmark(arguments.device, arguments.precision, QUICK if arguments.quick else FULL, arguments.repeats)
     if arguments.memory_of:
         name, pictures, captions = arguments.memory_of
         return _print_memory(benchmark, name, int(pictures), int(captions))
-    start = time.perf_counter()
-    for measure in (benchmark.exactness, benchmark.memory, benchmark.training, benchmark.forward):
-        measure()
-        _say(f"{time.perf_counter() - start:.0f} s so far")
-    print(_markdown(benchmark.figures))
-    if arguments.output:
-        command = shlex.join(["python", "benchmarks/similarity.py", *sys.argv[1:]])
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(_records(benchmark.figures, command), indent=2) + "\n")
+    run_all([benchmark.exactness, benchmark.memory, benchmark.training, benchmark.forward])
+    report(benchmark.figures, __file__, arguments.output)
 
 
 if __name__ == "__main__":
