@@ -132,6 +132,10 @@ class MacPreTrainedModel(AlignmentPreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
+        elif isinstance(module, MacQuestionEncoder) and module.projection is not None:
+            # What padding becomes, which the cosine divides by its length: not zero.
+            bound = module.projection.in_features**-0.5
+            init.uniform_(module.projection.bias, -bound, bound)
         elif isinstance(module, MacCell):
             if module.initial_control is None:
                 init.normal_(module.initial_memory)

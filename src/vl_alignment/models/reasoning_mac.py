@@ -6,7 +6,6 @@ the control is carried back through them, and the score is an inner product with
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from .alignment import AlignmentFunction, build_alignment_function
 from .configuration_mac import MacConfig
 
-__all__ = ["MacCell", "PytorchReadUnit", "ReleasedReadUnit"]
+__all__ = ["MacCell", "MacControlUnit", "MacWriteUnit", "PytorchReadUnit", "ReleasedReadUnit"]
 
 
 @dataclass
@@ -114,46 +113,62 @@ class MacControlUnit(nn.Module):
         return _weighted_sum(attention.unsqueeze(1), words).squeeze(1), attention
 
 
-class ReleasedReadUnit(nn.Module):
-    """Looks into the knowledge base, as the paper's cell does.
+@dataclass
+class SharedBySteps:
+    """What the steps share in the read unit.
 
-    knowledge K [I, N, d] -> linear -> P --+-- linear, once for all steps ------+
-                                           +-- * linear(memory) -> linear --(+)-+-> ELU -> linear -> keys
-    f(control, keys) -> ELU -> d -> 1 -> softmax over the cells -> weighted sum of K
+    Attributes:
+        knowledge: The knowledge base as it is [I, N, d].
+        masks: Of dropout, [B, d] each, for the memory and for the terms of the score; None without one for all steps.
+        factor: What the memory is multiplied with [I, N, d].
+        constant: What the interaction makes of the factor alone [I, N, d].
+        key_layer: The linear layer (W, b) that ends in transformed keys; None where no such layer does.
+    """
+
+    knowledge: Tensor
+    masks: tuple[Tensor, Tensor] | None
+    factor: Tensor | None = None
+    constant: Tensor | None = None
+    key_layer: tuple[Tensor, Tensor] | None = None
+
+
+class MacReadUnit(nn.Module):
+    """Looks into the knowledge base: the frame of both published units.
+
+    factor F [I, N, d] --+-- linear, once for all steps ---+
+                         +-- * linear(memory) -- linear --(+)--> keys -> f(control, keys) -> d -> 1 -> softmax over
+                                                                 the cells -> weighted sum of the knowledge base
     """
 
     def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
         super().__init__()
         size = config.hidden_size
         self.dropout, self.dropout_per_step = config.read_dropout or 0.0, config.dropout_per_step
-        self.knowledge_projection = nn.Linear(size, size)
         self.memory_projection = nn.Linear(size, size)
-        self.interaction = nn.Linear(2 * size, size)  # of [product, projected knowledge]
-        self.key_projection = nn.Linear(size, size)
+        self.interaction = nn.Linear(2 * size, size)  # of [factor * memory, factor]
         self.score = WeightedAlignment(alignment)
 
-    def prepare(self, knowledge: Tensor, questions: int) -> dict[str, Any]:
-        """What the steps share: knowledge [I, N, d] projected, the key's layers as one, the masks of dropout."""
-        size = self.interaction.out_features
-        shared: dict[str, Any] = {"knowledge": knowledge}
-        shared["key_layer"] = self.score.alignment.compose_key(self.key_projection.weight, self.key_projection.bias)
-        shared["memory_mask"] = _dropout_mask(self, knowledge, questions, size)
-        shared["score_mask"] = _dropout_mask(self, knowledge, questions, size)
-        if not self._drops_anew:
-            shared["projected"] = self._project(knowledge)
-        return shared
-
     @property
-    def _drops_anew(self) -> bool:
-        return self.training and self.dropout_per_step and self.dropout > 0
+    def drops_anew(self) -> bool:
+        """Whether masks are drawn at every step."""
+        return self.training and self.dropout > 0 and self.dropout_per_step
 
-    def _project(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        """P and what the interaction makes of it alone, [I, N, d] each."""
-        projected = self.knowledge_projection(F.dropout(knowledge, self.dropout, self.training))
-        weight = self.interaction.weight[:, self.interaction.out_features :]
-        return projected, F.linear(projected, weight, self.interaction.bias)
+    def draw_masks(self, states: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Masks of dropout for states [B, d]: for the memory, and for the terms of the score in all cells."""
+        if not self.training or self.dropout == 0:
+            return None
+        ones = torch.ones_like(states)
+        return F.dropout(ones, self.dropout), F.dropout(ones, self.dropout)
 
-    def forward(self, shared: dict[str, Any], memory: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+    def prepare(self, knowledge: Tensor, states: Tensor) -> SharedBySteps:
+        """Compute what the steps share, for knowledge [I, N, d] and states of the shape [B, d]."""
+        raise NotImplementedError
+
+    def scores(self, shared: SharedBySteps, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
+        """Projected memory [B, d], control [B, d], the terms' weights [d] or [B, d] -> scores [I, q, N]."""
+        raise NotImplementedError
+
+    def forward(self, shared: SharedBySteps, memory: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
         """One step.
 
         Args:
@@ -164,97 +179,108 @@ class ReleasedReadUnit(nn.Module):
         Returns:
             What was read [B, d] and its attention [B, N].
         """
-        knowledge = shared["knowledge"]
-        pictures, _, size = knowledge.shape
-        projected, constant = self._project(knowledge) if self._drops_anew else shared["projected"]
-        if self._drops_anew:
-            memory = F.dropout(memory, self.dropout)
-        elif shared["memory_mask"] is not None:
-            memory = memory * shared["memory_mask"]
-        memory = self.memory_projection(memory).view(pictures, -1, 1, size)
-        product = F.linear(projected.unsqueeze(1) * memory, self.interaction.weight[:, :size])  # [I, q, N, d]
-        hidden = F.elu(product + constant.unsqueeze(1))
-        alignment = self.score.alignment
-        if shared["key_layer"] is None:
-            keys = alignment.transform_key(self.key_projection(hidden))
-        else:
-            keys = F.linear(hidden, *shared["key_layer"])
-        query = alignment.transform_query(control).view(pictures, -1, 1, size)
-        terms = F.elu(alignment.products(query, keys))
         weights = self.score.weight.weight[0]
-        if self._drops_anew:
-            terms = F.dropout(terms, self.dropout)
-        elif shared["score_mask"] is not None:
-            weights = (weights * shared["score_mask"]).view(pictures, -1, size, 1)
-        attention = (terms @ weights).view(pictures, len(memory.view(-1, size)) // pictures, -1).softmax(dim=-1)
-        return _weighted_sum(attention, knowledge).flatten(0, 1), attention.flatten(0, 1)
+        masks = self.draw_masks(memory) if self.drops_anew else shared.masks
+        if masks is not None:
+            memory, weights = memory * masks[0], weights * masks[1]
+        attention = self.scores(shared, self.memory_projection(memory), control, weights).softmax(dim=-1)
+        return _weighted_sum(attention, shared.knowledge).flatten(0, 1), attention.flatten(0, 1)
 
 
-class PytorchReadUnit(nn.Module):
-    """Looks into the knowledge base, as the published PyTorch cell does.
+def _interact(factor: Tensor, constant: Tensor, memory: Tensor, weight: Tensor) -> Tensor:
+    """The linear layer of [factor * memory, factor], whose second half is the constant: -> [I, q, N, d]."""
+    pictures, _, size = factor.shape
+    product = F.linear(factor.unsqueeze(1) * memory.view(pictures, -1, 1, size), weight[:, :size])
+    return product.add_(constant.unsqueeze(1))
 
-    knowledge K [I, N, d] --+-------------------------+
-                            +-- * linear(memory) -----+-> linear -> keys
-    f(control, keys) -> d -> 1 -> softmax over the cells -> weighted sum of K
+
+def _weigh(terms: Tensor, weights: Tensor) -> Tensor:
+    """Terms [I, q, N, d] and their weights [d] or [B, d] -> scores [I, q, N]."""
+    if weights.dim() == 1:
+        return terms @ weights
+    return (terms @ weights.view(*terms.shape[:2], -1, 1)).squeeze(-1)
+
+
+class ReleasedReadUnit(MacReadUnit):
+    """The paper's unit: the factor is a projection P of the knowledge base K, keys = linear(ELU(interaction)).
+
+    An ELU follows the alignment function, so that [I, q, N, d] numbers have to be made at every step.
     """
 
     def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
-        super().__init__()
-        size = config.hidden_size
-        self.dropout, self.dropout_per_step = config.read_dropout or 0.0, config.dropout_per_step
-        self.memory_projection = nn.Linear(size, size)
-        self.interaction = nn.Linear(2 * size, size)  # of [product, knowledge]
-        self.score = WeightedAlignment(alignment)
+        super().__init__(config, alignment)
+        self.knowledge_projection = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_projection = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def prepare(self, knowledge: Tensor, questions: int) -> dict[str, Any]:
-        """What the steps share: for a function with linear terms, the knowledge [I, N, d] as it is."""
-        size, alignment = self.interaction.out_features, self.score.alignment
-        shared: dict[str, Any] = {"knowledge": knowledge}
-        shared["memory_mask"] = _dropout_mask(self, knowledge, questions, size)
-        shared["score_mask"] = _dropout_mask(self, knowledge, questions, size)
-        if not alignment.terms_are_linear:
-            layer = alignment.compose_key(self.interaction.weight, self.interaction.bias)
-            weight, bias = layer or (self.interaction.weight, self.interaction.bias)
-            shared["transformed"] = layer is not None
-            shared["product_weight"] = weight[:, :size]
-            shared["constant"] = F.linear(knowledge, weight[:, size:], bias)
-        return shared
+    def prepare(self, knowledge: Tensor, states: Tensor) -> SharedBySteps:
+        """Project the knowledge base, unless it is dropped out anew at every step, and join the layers of the key."""
+        key_layer = self.score.alignment.compose_key(self.key_projection.weight, self.key_projection.bias)
+        if self.drops_anew:
+            return SharedBySteps(knowledge, None, key_layer=key_layer)
+        return SharedBySteps(knowledge, self.draw_masks(states), *self._project(knowledge), key_layer)
 
-    def forward(self, shared: dict[str, Any], memory: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
-        """One step; see `ReleasedReadUnit`."""
-        knowledge = shared["knowledge"]
-        pictures, _, size = knowledge.shape
-        weights = self.score.weight.weight[0]
-        if self.training and self.dropout > 0 and self.dropout_per_step:
-            memory = F.dropout(memory, self.dropout)
-            weights = F.dropout(weights.expand_as(control), self.dropout)
-        elif shared["memory_mask"] is not None:
-            memory, weights = memory * shared["memory_mask"], weights * shared["score_mask"]
-        memory = self.memory_projection(memory)
-        if self.score.alignment.terms_are_linear:
-            scores = self._contracted_scores(knowledge, memory, control, weights)
+    def _project(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        """P and what the interaction makes of it alone, [I, N, d] each."""
+        projected = self.knowledge_projection(F.dropout(knowledge, self.dropout, self.training))
+        weight = self.interaction.weight[:, self.interaction.out_features :]
+        return projected, F.linear(projected, weight, self.interaction.bias)
+
+    def scores(self, shared: SharedBySteps, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
+        """See `MacReadUnit.scores`."""
+        alignment = self.score.alignment
+        if shared.factor is None or shared.constant is None:
+            factor, constant = self._project(shared.knowledge)
         else:
-            scores = self._scores(shared, memory, control, weights)
-        attention = scores.view(pictures, -1, knowledge.shape[1]).softmax(dim=-1)
-        return _weighted_sum(attention, knowledge).flatten(0, 1), attention.flatten(0, 1)
+            factor, constant = shared.factor, shared.constant
+        hidden = F.elu(_interact(factor, constant, memory, self.interaction.weight), inplace=True)
+        if shared.key_layer is None:
+            keys = alignment.transform_key(self.key_projection(hidden))
+        else:
+            keys = F.linear(hidden, *shared.key_layer)
+        query = alignment.transform_query(control).view(len(keys), -1, 1, keys.shape[-1])
+        # A plain product is nobody else's: its memory can be used again.
+        terms = F.elu(alignment.products(query, keys), inplace=alignment.terms_are_linear)
+        if self.drops_anew:  # as published, each cell on its own, instead of the weights that all cells share
+            return _weigh(F.dropout(terms, self.dropout), self.score.weight.weight[0])
+        return _weigh(terms, weights)
 
-    def _contracted_scores(self, knowledge: Tensor, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
-        """The control carried back to the knowledge base: nothing of size [B, N, d] is made."""
+
+class PytorchReadUnit(MacReadUnit):
+    """The published PyTorch unit: the factor is the knowledge base K, the keys are the interaction.
+
+    Under a function with linear terms everything up to the score is linear in K: the control is carried back to it, and
+    nothing of size [I, q, N, d] is made.
+    """
+
+    def prepare(self, knowledge: Tensor, states: Tensor) -> SharedBySteps:
+        """Apply the interaction to the knowledge base alone, where it is not carried back to it."""
+        masks, alignment = None if self.drops_anew else self.draw_masks(states), self.score.alignment
+        if alignment.terms_are_linear:
+            return SharedBySteps(knowledge, masks)
+        key_layer = alignment.compose_key(self.interaction.weight, self.interaction.bias)
+        weight, bias = key_layer or (self.interaction.weight, self.interaction.bias)
+        constant = F.linear(knowledge, weight[:, knowledge.shape[-1] :], bias)
+        return SharedBySteps(knowledge, masks, knowledge, constant, key_layer)
+
+    def scores(self, shared: SharedBySteps, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
+        """See `MacReadUnit.scores`."""
+        alignment, knowledge = self.score.alignment, shared.knowledge
+        if shared.constant is None:
+            return self._carried_back(knowledge, memory, control, weights)
+        weight = self.interaction.weight if shared.key_layer is None else shared.key_layer[0]
+        keys = _interact(knowledge, shared.constant, memory, weight)
+        if shared.key_layer is None:
+            keys = alignment.transform_key(keys)
+        query = alignment.transform_query(control).view(len(keys), -1, 1, keys.shape[-1])
+        return _weigh(alignment.products(query, keys), weights)
+
+    def _carried_back(self, knowledge: Tensor, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
         vector, constant = self.score.alignment.contract(control, weights)  # [B, d]
         of_product, of_knowledge = (vector @ self.interaction.weight).chunk(2, dim=-1)
         back = (of_product * memory + of_knowledge).view(len(knowledge), -1, memory.shape[-1])
         scores = back @ knowledge.transpose(1, 2)  # [I, q, N]
         offset = vector @ self.interaction.bias  # the softmax cancels it: its bias has a gradient, which is zero
         return scores + (offset if constant is None else offset + constant).view(len(knowledge), -1, 1)
-
-    def _scores(self, shared: dict[str, Any], memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
-        knowledge, alignment = shared["knowledge"], self.score.alignment
-        pictures, _, size = knowledge.shape
-        product = F.linear(knowledge.unsqueeze(1) * memory.view(pictures, -1, 1, size), shared["product_weight"])
-        keys = product + shared["constant"].unsqueeze(1)  # [I, q, N, d]
-        keys = keys if shared["transformed"] else alignment.transform_key(keys)
-        terms = alignment.products(alignment.transform_query(control).view(pictures, -1, 1, size), keys)
-        return terms @ (weights if weights.dim() == 1 else weights.view(pictures, -1, size, 1))
 
 
 class MacWriteUnit(nn.Module):
@@ -315,7 +341,7 @@ class MacCell(nn.Module):
         self.initial_memory = nn.Parameter(torch.empty(config.hidden_size))
         self.initial_control = None if self.released else nn.Parameter(torch.empty(config.hidden_size))
         self.control_unit = MacControlUnit(config, of_control)
-        self.read_unit = (ReleasedReadUnit if self.released else PytorchReadUnit)(config, of_read)
+        self.read_unit: MacReadUnit = (ReleasedReadUnit if self.released else PytorchReadUnit)(config, of_read)
         self.write_unit = MacWriteUnit(config)
 
     def draw_masks(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -342,7 +368,7 @@ class MacCell(nn.Module):
         memory = memory if self.released else _masked(memory, memory_mask)
         controls, memories, maps = [control], [memory], []
         control_inputs, keys = self.control_unit.prepare(words, question)
-        shared = self.read_unit.prepare(knowledge, len(words))
+        shared = self.read_unit.prepare(knowledge, memory)
         for control_input in control_inputs:
             control, question_attention = self.control_unit(control_input, controls[-1], words, keys, mask)
             controls.append(_masked(control, control_mask))
@@ -379,10 +405,3 @@ def _weighted_sum(attention: Tensor, vectors: Tensor) -> Tensor:
 
 def _masked(states: Tensor, mask: Tensor | None) -> Tensor:
     return states if mask is None else states * mask
-
-
-def _dropout_mask(unit: Any, like: Tensor, *shape: int) -> Tensor | None:
-    """A mask for all steps, or None where the unit does not drop or draws anew at each step."""
-    if not unit.training or unit.dropout == 0 or unit.dropout_per_step:
-        return None
-    return F.dropout(like.new_ones(shape), unit.dropout)
