@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from vl_alignment.analysis.comparison import compare_retrieval, planned_runs, write_comparison
+from vl_alignment.analysis.comparison import compare, planned_runs, write_comparison
 from vl_alignment.analysis.controls import caption_owners, perfect_reader, shuffled_captions
 from vl_alignment.data.blocks import load_blocks
 from vl_alignment.models.errors import ConfigurationError, ResultsError
-from vl_alignment.training.preparation import prepare_retrieval
+from vl_alignment.training.preparation import prepare_study
 
 SIZES = {"train": 32, "validation": 12, "test": 12}
 
@@ -15,7 +15,7 @@ SIZES = {"train": 32, "validation": 12, "test": 12}
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     output = tmp_path_factory.mktemp("comparison")
-    study = prepare_retrieval(
+    study = prepare_study(
         "blocks",
         output=output,
         sizes=SIZES,
@@ -23,7 +23,7 @@ def compared(tmp_path_factory):
         model_fields={"hidden_size": 16, "word_embedding_size": 8},
     )
     lines: list[str] = []
-    results = compare_retrieval(study, output, planned_runs(["dot", "general_key"], [0]), announce=lines.append)
+    results = compare(study, output, planned_runs(["dot", "general_key"], [0]), announce=lines.append)
     table = write_comparison(output, study, pictures=1)
     return study, output, results, lines, table
 
@@ -88,7 +88,7 @@ def test_saved_model_works_from_pixels_as_from_the_store(compared):
 
 def test_second_comparison_keeps_the_finished_runs(compared):
     study, output, results, _, _ = compared
-    again = compare_retrieval(study, output, planned_runs(["dot"], [0]), controls=False, announce=lambda line: None)
+    again = compare(study, output, planned_runs(["dot"], [0]), controls=False, announce=lambda line: None)
     assert again == results[:1]
 
 

@@ -8,7 +8,8 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTr
 
 from vl_alignment.data.vocabulary import build_word_tokenizer
 from vl_alignment.models.errors import DataError
-from vl_alignment.models.processing_scan import ScanImageProcessorPil, ScanProcessor
+from vl_alignment.models.processing_base import SquareImageProcessorPil
+from vl_alignment.models.processing_scan import ScanProcessor
 
 from .scan_model import tiny_model
 
@@ -22,7 +23,7 @@ def tokenizer():
 
 @pytest.fixture
 def processor(tokenizer):
-    return ScanProcessor(ScanImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
+    return ScanProcessor(SquareImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
 
 
 def picture(mode="RGB", size=(20, 10), colour=(250, 100, 20)):
@@ -164,12 +165,12 @@ def test_processor_survives_its_files(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     for loaded in (AutoProcessor.from_pretrained(tmp_path), ScanProcessor.from_pretrained(tmp_path)):
         assert type(loaded) is ScanProcessor
-        assert type(loaded.image_processor) is ScanImageProcessorPil
+        assert type(loaded.image_processor) is SquareImageProcessorPil
         assert loaded.image_processor.size == {"height": 16, "width": 16}
         inputs = {"text": ["a dog"], "images": [picture()]}
         for name, tensor in processor(**inputs).items():
             assert torch.equal(loaded(**inputs)[name], tensor), name
-    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is ScanImageProcessorPil
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is SquareImageProcessorPil
 
 
 def test_processor_of_a_model_of_region_features_needs_no_image_processor(tokenizer, tmp_path):

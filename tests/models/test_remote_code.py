@@ -14,21 +14,22 @@ from transformers import AutoModel, AutoProcessor, ResNetConfig
 
 import vl_alignment.models
 from vl_alignment.data.vocabulary import build_word_tokenizer
-from vl_alignment.models import ScanConfig, ScanForImageTextRetrieval, ScanImageProcessorPil, ScanModel, ScanProcessor
+from vl_alignment.models import ScanConfig, ScanForImageTextRetrieval, ScanModel, ScanProcessor, SquareImageProcessorPil
 
 from .scan_model import FEATURES, tiny_model
 
 MODELS = Path(vl_alignment.models.__file__).parent
 TRAVELS_WITH_SCAN = {
     *("alignment.py", "alignment_function.py", "checked_inputs.py", "configuration_base.py", "configuration_scan.py"),
-    *("errors.py", "modeling_base.py", "modeling_scan.py", "processing_scan.py", "similarity_scan.py", "vision.py"),
+    *("errors.py", "modeling_base.py", "modeling_scan.py", "processing_base.py", "processing_scan.py"),
+    *("similarity_scan.py", "vision.py"),
 }
 
 
 @pytest.fixture
 def registered(monkeypatch):
     """SCAN's classes as they are before a push; other tests save without code."""
-    classes = (ScanConfig, ScanForImageTextRetrieval, ScanModel, ScanProcessor, ScanImageProcessorPil)
+    classes = (ScanConfig, ScanForImageTextRetrieval, ScanModel, ScanProcessor, SquareImageProcessorPil)
     for registered_class in classes:
         monkeypatch.setattr(registered_class, "_auto_class", None)
     ScanConfig.register_for_auto_class()
@@ -40,7 +41,7 @@ def save_repository(folder, **fields):
     tokenizer = build_word_tokenizer(["a dog runs", "two dogs"], minimum_count=1)
     model = tiny_model(**fields)
     model.save_pretrained(folder)
-    processor = ScanProcessor(ScanImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
+    processor = ScanProcessor(SquareImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
     processor.save_pretrained(folder)
     return model, processor
 

@@ -11,7 +11,7 @@ from vl_alignment.data.blocks import COLORS, MATERIALS, SHAPES, SIZES, Scene, lo
 from vl_alignment.data.blocks.grid_labels import cell_objects, center_attributes
 from vl_alignment.models import ScanConfig, ScanForImageTextRetrieval
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
-from vl_alignment.models.processing_scan import ScanImageProcessorPil
+from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.training import region_encoder
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.region_attributes import AttributeCells, RegionAttributeModel, RegionAttributeObjective
@@ -55,7 +55,7 @@ def refuse(*arguments, **keywords):
 
 def objective_of(blocks, **changes):
     cells = AttributeCells(blocks["train"], SIZE, GRID)
-    return RegionAttributeObjective(cells, cells, settings(**changes), ScanImageProcessorPil())
+    return RegionAttributeObjective(cells, cells, settings(**changes), SquareImageProcessorPil())
 
 
 def test_cells_and_pictures_keep_the_order_of_the_split(blocks):
@@ -106,7 +106,7 @@ def test_mirroring_depends_on_seed_and_epoch_alone(blocks):
 
 def test_pixel_values_are_those_of_the_image_processor(blocks):
     objective = objective_of(blocks)
-    processor = ScanImageProcessorPil(size={"height": SIZE, "width": SIZE})
+    processor = SquareImageProcessorPil(size={"height": SIZE, "width": SIZE})
     expected = processor(images=[blocks["train"][2]["image"]], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(objective.collate([(2, False)])["pixel_values"], expected, rtol=0, atol=1e-5)
 
@@ -261,7 +261,13 @@ def test_unusable_input_is_named_before_training(blocks, tmp_path):
 def test_two_stages_name_each_object_once_in_the_cell_of_its_middle(blocks, tmp_path):
     two = {"hidden_sizes": [8, 8], "depths": [1, 1]}
     made = blocks_regions(
-        blocks, tmp_path, settings=settings(epochs=1), vision_fields=two, label="centers", dtype="float16", progress=False
+        blocks,
+        tmp_path,
+        settings=settings(epochs=1),
+        vision_fields=two,
+        label="centers",
+        dtype="float16",
+        progress=False,
     )
     assert (made.encoder.label, made.encoder.regions) == ("centers", 36)
     first = made.store.features(blocks["train"]["image_id"][:1])

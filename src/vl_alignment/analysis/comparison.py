@@ -5,38 +5,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ..models.alignment import ALIGNMENT_FUNCTIONS, alignment_specification
+from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, ResultsError
-from ..models.modeling_scan import ScanForImageTextRetrieval
-from ..training.preparation import RetrievalStudy, run_study_cell
+from ..training.preparation import Study
 from ..training.runs import RunDirectory, load_results, rebuild_results, write_json
-from .attention import scan_alignment_map
-from .controls import retrieval_controls
-from .drawing import alignment_png
-from .report import Picture, write_report
-from .statistics import row_key
-from .tables import published_comparison, retrieval_table, runs_csv
+from .attention_pictures import attention_pictures
+from .controls import question_controls, retrieval_controls
+from .report import write_report
+from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
+from .tasks import task_of
 
-__all__ = ["compare_retrieval", "planned_runs", "write_comparison"]
-
-
-PUBLISHED_FUNCTIONS = [name for name, row in ALIGNMENT_FUNCTIONS.items() if row.published]
+__all__ = ["compare", "planned_runs", "write_comparison"]
 
 
-def planned_runs(functions: Sequence[str] | None, seeds: Sequence[int]) -> list[tuple[int, str]]:
+_CONTROLS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "retrieval": retrieval_controls,
+    "question-answering": question_controls,
+}
+
+
+def planned_runs(
+    functions: Sequence[str] | None, seeds: Sequence[int], task: str = "retrieval"
+) -> list[tuple[int, str]]:
     """The cells of a comparison, seed by seed, so that an interrupted one holds whole seeds.
 
     Args:
-        functions: Names of the table; the paper's eight where None.
+        functions: Names of the table; those of the paper's table for the task where None.
         seeds: One run of every function each.
+        task: Of the study.
 
     Raises:
         ConfigurationError: A function is unknown, or a function or seed is named twice, or none is.
     """
-    names = list(PUBLISHED_FUNCTIONS if functions is None else functions)
+    names = published_functions(task) if functions is None else list(functions)
     for name in names:
         alignment_specification(name)
     if not names or not seeds or len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
@@ -44,8 +45,8 @@ def planned_runs(functions: Sequence[str] | None, seeds: Sequence[int]) -> list[
     return [(seed, name) for seed in seeds for name in names]
 
 
-def compare_retrieval(
-    study: RetrievalStudy,
+def compare(
+    study: Study,
     output: str | Path,
     runs: Sequence[tuple[int, str]],
     *,
@@ -73,18 +74,19 @@ def compare_retrieval(
     results = []
     for number, (seed, name) in enumerate(runs, start=1):
         announce(f"[{number}/{len(runs)}] {name}, seed {seed}")
-        result = run_study_cell(study, output, name, seed, released_layout=released_layout, command=command)
+        result = study.run_cell(output, name, seed, released_layout=released_layout, command=command)
         results.append(result)
         rebuild_results(output)
-        rsum, seconds = result["metrics"]["rsum"], result["training"]["seconds"]
-        announce(f"[{number}/{len(runs)}] {name}, seed {seed}: Rsum {rsum:.1f} after {seconds:.0f} s")
+        task, seconds = task_of([result]), result["training"]["seconds"]
+        value = f"{task.metric_title} {result['metrics'][task.metric]:.1f}"
+        announce(f"[{number}/{len(runs)}] {name}, seed {seed}: {value} after {seconds:.0f} s")
     if controls:
         announce("controls")
-        write_json(Path(output) / "controls.json", retrieval_controls(study, Path(output), results[0]))
+        write_json(Path(output) / "controls.json", _CONTROLS[study.task](study, Path(output), results[0]))
     return results
 
 
-def write_comparison(output: str | Path, study: RetrievalStudy | None = None, *, pictures: int = 4) -> str:
+def write_comparison(output: str | Path, study: Study | None = None, *, pictures: int = 4) -> str:
     """Write `table.md`, `published.md`, `results.csv` and `report.html` from the results in a folder.
 
     Args:
@@ -93,7 +95,7 @@ def write_comparison(output: str | Path, study: RetrievalStudy | None = None, *,
         pictures: Test images whose attention is drawn.
 
     Returns:
-        The table in the layout of the paper's Table 2, as plain text.
+        The table in the layout of the paper's, as plain text.
 
     Raises:
         ResultsError: If there are no results.
@@ -103,8 +105,10 @@ def write_comparison(output: str | Path, study: RetrievalStudy | None = None, *,
     if not results:
         raise ResultsError("there are no finished runs; run the comparison first", path=output)
     controls = _read_controls(output)
-    table = retrieval_table(results, controls)
-    (output / "table.md").write_text(table.to_markdown() + "\n", encoding="utf-8")
+    table = results_table(results, controls)
+    breakdown = breakdown_table(results, controls)
+    tables = [part.to_markdown() for part in (table, breakdown) if part is not None]
+    (output / "table.md").write_text("\n".join(tables) + "\n", encoding="utf-8")
     (output / "published.md").write_text(published_comparison(results).to_markdown() + "\n", encoding="utf-8")
     (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
     drawn = attention_pictures(study, output, results, pictures) if study is not None and pictures else []
@@ -121,53 +125,6 @@ def write_comparison(output: str | Path, study: RetrievalStudy | None = None, *,
     return table.to_text()
 
 
-def attention_pictures(
-    study: RetrievalStudy, output: Path, results: Sequence[dict[str, Any]], count: int
-) -> list[Picture]:
-    """Draw, for the first test images, how each function's model of the first seed attends from words to regions."""
-    if study.store is None:
-        return []
-    test = study.data["test"]
-    count = min(count, len(test))
-    drawn: list[tuple[str, dict[str, bytes]]] = [(test[row]["captions"][0], {}) for row in range(count)]
-    first_seed = min(result["seed"] for result in results)
-    for result in results:
-        folder = RunDirectory(output / result["run_id"]).model
-        if result["seed"] != first_seed or not folder.exists():
-            continue
-        model = ScanForImageTextRetrieval.from_pretrained(folder).eval()
-        tokenizer = _tokenizer(folder)
-        for row in range(count):
-            drawn[row][1][row_key(result)] = _attention_png(model, tokenizer, study, test[row])
-    return [picture for picture in drawn if picture[1]]
-
-
-@torch.no_grad()
-def _attention_png(model: Any, tokenizer: Any, study: RetrievalStudy, record: dict[str, Any]) -> bytes:
-    assert study.store is not None
-    image_ids = [record["image_id"]]
-    features = torch.from_numpy(np.asarray(study.store.features(image_ids), dtype=np.float32))
-    encoded = tokenizer(record["captions"][:1], return_tensors="pt")
-    attentions = model(**encoded, region_features=features, return_loss=False, output_attentions=True).attentions
-    words = tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
-    picture = record["image"].convert("RGB") if record.get("image") is not None else None
-    return alignment_png(
-        scan_alignment_map(
-            attentions[0].numpy(),
-            words,
-            study.store.boxes(image_ids)[0],
-            picture,
-            direction=model.config.direction,
-        )
-    )
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
-
-
 def _read_controls(output: Path) -> list[dict[str, Any]]:
     path = output / "controls.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -182,7 +139,7 @@ def _curves(output: Path, results: Sequence[dict[str, Any]]) -> dict[str, list[d
     return curves
 
 
-def _methods(output: Path, results: Sequence[dict[str, Any]], study: RetrievalStudy | None) -> dict[str, object]:
+def _methods(output: Path, results: Sequence[dict[str, Any]], study: Study | None) -> dict[str, object]:
     run = RunDirectory(output / results[0]["run_id"]).read_run() or {}
     methods: dict[str, object] = {"Settings": run.get("settings", {}), "Machine": run.get("machine", {})}
     if study is not None and study.preparation_seconds:

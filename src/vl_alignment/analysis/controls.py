@@ -8,13 +8,21 @@ from typing import Any
 import datasets
 import numpy as np
 
-from ..data.blocks import Scene, caption_holds, make_captions
+from ..data.blocks import Scene, caption_holds, execute_program, make_captions
+from ..data.question_answering import QuestionData
+from ..metrics.question_answering import majority_accuracy, question_answering_metrics
 from ..metrics.retrieval import chance_metrics, retrieval_metrics
 from ..training.arguments import TrainingSettings
-from ..training.preparation import RetrievalStudy
-from ..training.retrieval import train_retrieval_run
+from ..training.preparation import QuestionStudy, RetrievalStudy, Study
 
-__all__ = ["perfect_reader", "retrieval_controls", "shuffled_captions"]
+__all__ = [
+    "perfect_answers",
+    "perfect_reader",
+    "question_controls",
+    "retrieval_controls",
+    "shuffled_answers",
+    "shuffled_captions",
+]
 
 # The shuffled run takes one epoch in so many of the others'.
 SHARE_OF_EPOCHS = 3
@@ -34,20 +42,8 @@ def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, 
     test = study.data["test"]
     folds = study.options["folds"]
     owner = caption_owners(test)
-    # What leaks from captions of other pictures would show early.
-    epochs = max(1, study.settings["epochs"] // SHARE_OF_EPOCHS)
-    shuffled = train_retrieval_run(
-        shuffled_captions(study.data, first["seed"]),
-        dataset_name=f"{study.name}-shuffled",
-        output=output / "controls",
-        settings=TrainingSettings.from_dict({**study.settings, "seed": first["seed"], "epochs": epochs}),
-        model_fields={**study.model_fields, "alignment_function": first["alignment_function"]},
-        region_store=study.store,
-        image_processor=study.image_processor,
-        vision_model=study.vision_model,
-        minimum_count=study.options["minimum_count"],
-        folds=folds,
-        command=first["command"],
+    epochs, shuffled = _shuffled_run(
+        study, output, first, dataset_dict=shuffled_captions(study.data, first["seed"]), name="shuffled"
     )
     controls = [
         {
@@ -58,7 +54,7 @@ def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, 
         {
             "name": "shuffled captions",
             "description": f"{first['alignment_function']}, {epochs} epochs, trained and tested on captions of others",
-            "metrics": shuffled["metrics"],
+            "metrics": shuffled,
         },
         {
             "name": "blind",
@@ -75,6 +71,73 @@ def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, 
             }
         )
     return json.loads(json.dumps(controls))
+
+
+def question_controls(study: QuestionStudy, output: Path, first: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The majority by type, a model that sees zeros, shuffled answers and, where scenes are known, a perfect reader.
+
+    Arguments and result as of `retrieval_controls`. The model that sees zeros is trained exactly as `first` was.
+    """
+    train, test = (study.data.questions[split] for split in ("train", study.test_split))
+    columns = ("answer", "question_type")
+    blind = _control_run(study, output, first, blind=True, name="image-zeroed")
+    epochs, shuffled = _shuffled_run(
+        study, output, first, data=shuffled_answers(study.data, first["seed"]), name="shuffled"
+    )
+    controls = [
+        {
+            "name": "majority by type",
+            "description": "the most frequent training answer of each question type",
+            "metrics": majority_accuracy(
+                *(train[column] for column in columns), *(test[column] for column in columns), test["program_depth"]
+            ),
+        },
+        {
+            "name": "image zeroed",
+            "description": f"{first['alignment_function']}, trained alike, on zeros in place of every picture",
+            "metrics": blind,
+        },
+        {
+            "name": "shuffled answers",
+            "description": f"{first['alignment_function']}, {epochs} epochs, trained and tested on answers to other "
+            "questions of the same type",
+            "metrics": shuffled,
+        },
+    ]
+    if "scene" in study.data.images[study.test_split].column_names:
+        controls.append(
+            {
+                "name": "perfect reader",
+                "description": "runs each question's program on the true scene",
+                "metrics": perfect_answers(study.data, study.test_split),
+            }
+        )
+    return json.loads(json.dumps(controls))
+
+
+def _shuffled_run(
+    study: Study, output: Path, first: Mapping[str, Any], **arguments: Any
+) -> tuple[int, dict[str, float]]:
+    """Train a control for a share of the epochs: what leaks would show early. Return their number and the metrics."""
+    epochs = max(1, study.settings["epochs"] // SHARE_OF_EPOCHS)
+    return epochs, _control_run(study, output, first, epochs=epochs, **arguments)
+
+
+def _control_run(
+    study: Study, output: Path, first: Mapping[str, Any], *, name: str, epochs: int | None = None, **arguments: Any
+) -> dict[str, float]:
+    """Train the function and seed of `first` on other data, and return its metrics."""
+    result = study.train(
+        dataset_name=f"{study.name}-{name}",
+        output=output / "controls",
+        settings=TrainingSettings.from_dict(
+            {**study.settings, "seed": first["seed"], "epochs": epochs or study.settings["epochs"]}
+        ),
+        model_fields={**study.model_fields, "alignment_function": first["alignment_function"]},
+        command=first["command"],
+        **arguments,
+    )
+    return result["metrics"]
 
 
 def caption_owners(split: datasets.Dataset) -> np.ndarray:
@@ -112,3 +175,30 @@ def perfect_reader(split: datasets.Dataset, folds: int = 1, seed: int = 0) -> di
     truth = np.asarray(rows, dtype=np.float64).T  # [scenes, captions]
     noise = np.random.default_rng(seed).random(truth.shape)
     return retrieval_metrics(truth + 0.5 * noise, np.asarray(owners), folds=folds)
+
+
+def shuffled_answers(data: QuestionData, seed: int) -> QuestionData:
+    """Give every question the answer to another one of its type and split."""
+    mixed = datasets.DatasetDict()
+    for number, (name, split) in enumerate(data.questions.items()):
+        draw = np.random.default_rng([seed, number])
+        answers, types = np.array(split["answer"], dtype=object), np.array(split["question_type"], dtype=object)
+        for question_type in sorted(set(types)):
+            rows = draw.permutation(np.flatnonzero(types == question_type))
+            answers[rows] = answers[np.roll(rows, 1)]
+        mixed[name] = split.remove_columns("answer").add_column("answer", list(answers))
+    return QuestionData(data.images, mixed)
+
+
+def perfect_answers(data: QuestionData, split: str) -> dict[str, float]:
+    """Accuracy of running every question's program on its scene."""
+    questions = data.questions[split]
+    scenes = dict(zip(data.images[split]["image_id"], data.images[split]["scene"], strict=True))
+    predictions, graphs = [], {}
+    for image_id, program in zip(questions["image_id"], questions["program"], strict=True):
+        if image_id not in graphs:
+            graphs[image_id] = Scene.from_json(scenes[image_id])
+        predictions.append(execute_program(json.loads(program), graphs[image_id]))
+    return question_answering_metrics(
+        predictions, questions["answer"], questions["question_type"], questions["program_depth"]
+    )

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ..models.alignment import ALIGNMENT_FUNCTIONS
 from ..models.errors import ConfigurationError, ResultsError
 from .layout import Cell, Column, Row, Table, display_name, ordered
 from .statistics import RELEASED, Result, estimate, seeds_of, values_of
@@ -19,6 +20,7 @@ __all__ = [
     "control_values",
     "dataset_title",
     "published_comparison",
+    "published_functions",
     "published_table",
     "question_answering_table",
     "results_table",
@@ -188,6 +190,12 @@ def _control_rows(controls: Sequence[Mapping[str, Any]], columns: Sequence[Colum
             cells.append(several or (float(values[0]) if values else None))
         rows.append(Row(f"control: {name}", name, tuple(cells), control=True))
     return rows
+
+
+def published_functions(task: str) -> list[str]:
+    """Name the alignment functions that the paper's table of a task has, in the order of `ALIGNMENT_FUNCTIONS`."""
+    published = {name for rows in _published(task)["datasets"].values() for name in rows}
+    return [name for name in ALIGNMENT_FUNCTIONS if name in published]
 
 
 @cache

@@ -23,7 +23,9 @@ from .configuration_scan import ScanConfig
 from .errors import CheckpointError, ConfigurationError, DataError, HubError, ResultsError, VlAlignmentError
 from .modeling_mac import MacForQuestionAnswering, MacModel, MacOutput
 from .modeling_scan import ScanForImageTextRetrieval, ScanModel, ScanOutput
-from .processing_scan import ScanImageProcessorPil, ScanProcessor
+from .processing_base import SquareImageProcessorPil
+from .processing_mac import MacProcessor
+from .processing_scan import ScanProcessor
 
 __all__ = [
     "ALIGNMENT_FUNCTIONS",
@@ -38,13 +40,14 @@ __all__ = [
     "MacForQuestionAnswering",
     "MacModel",
     "MacOutput",
+    "MacProcessor",
     "ResultsError",
     "ScanConfig",
     "ScanForImageTextRetrieval",
-    "ScanImageProcessorPil",
     "ScanModel",
     "ScanOutput",
     "ScanProcessor",
+    "SquareImageProcessorPil",
     "VlAlignmentError",
     "alignment_function_names",
     "alignment_specification",
@@ -57,5 +60,7 @@ AutoModel.register(ScanConfig, ScanForImageTextRetrieval, exist_ok=True)
 AutoConfig.register(MacConfig.model_type, MacConfig, exist_ok=True)
 AutoModel.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
 AutoModelForVisualQuestionAnswering.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
+AutoProcessor.register(MacConfig, MacProcessor, exist_ok=True)
 AutoProcessor.register(ScanConfig, ScanProcessor, exist_ok=True)
-AutoImageProcessor.register(ScanConfig, image_processor_classes={"pil": ScanImageProcessorPil}, exist_ok=True)
+for _config in (MacConfig, ScanConfig):
+    AutoImageProcessor.register(_config, image_processor_classes={"pil": SquareImageProcessorPil}, exist_ok=True)

@@ -1,51 +1,173 @@
 """From the name of a preset to everything that its runs share: data, regions, model fields, settings."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 from accelerate import Accelerator
 
 from ..data.features import RegionStore, build_extractor, check_writable, extract_regions, without_failed_images
+from ..data.question_answering import QuestionData, load_question_dataset
 from ..data.retrieval import load_retrieval_dataset
-from ..models.processing_scan import ScanImageProcessorPil
+from ..models.processing_base import SquareImageProcessorPil
 from .arguments import TrainingSettings
 from .presets import get_preset
-from .region_encoder import blocks_regions
+from .question_answering import train_question_run
+from .region_encoder import blocks_regions, region_encoder_settings
 from .retrieval import train_retrieval_run
 
-__all__ = ["RetrievalStudy", "cache_folder", "prepare_retrieval", "run_study_cell"]
+__all__ = ["QuestionStudy", "RetrievalStudy", "Study", "cache_folder", "prepare_study"]
 
 
-@dataclass
-class RetrievalStudy:
+@dataclass(kw_only=True)
+class Study(ABC):
     """What all runs of one data set share.
 
     Attributes:
         name: Of the data set, for run names.
         data: Its splits.
         store: The regions of its pictures; None where the model sees pixels.
-        model_fields: Fields of `ScanConfig` but the alignment function.
+        model_fields: Fields of the model's configuration but the alignment function.
         settings: Fields of `TrainingSettings` but the seed.
-        options: The preset's options of the data ("minimum_count", "folds").
+        options: The preset's options of the data.
         vision_model: A trained backbone that becomes part of each model.
         image_processor: For that backbone.
         preparation_seconds: Spent on training the backbone and extracting regions, whenever that was.
+        notes: What a report says about all runs.
     """
 
     name: str
-    data: datasets.DatasetDict
-    store: RegionStore | None
+    data: Any
     model_fields: dict[str, Any]
     settings: dict[str, Any]
     options: dict[str, Any]
+    store: RegionStore | None = None
     vision_model: Any = None
     image_processor: Any = None
     preparation_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+
+    task: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def images(self) -> datasets.DatasetDict:
+        """The splits of pictures."""
+
+    @images.setter
+    @abstractmethod
+    def images(self, images: datasets.DatasetDict) -> None: ...
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Pictures by split."""
+        return {name: len(split) for name, split in self.images.items()}
+
+    @abstractmethod
+    def train(self, *, settings: TrainingSettings, model_fields: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+        """Train one run on the study's data and regions, or take its finished run.
+
+        Args:
+            settings: With the seed.
+            model_fields: With the alignment function.
+            changes: Further arguments of the task's run, in place of the study's own.
+
+        Returns:
+            The content of its results.json.
+        """
+
+    def run_cell(
+        self,
+        output: str | Path,
+        alignment_function: str,
+        seed: int,
+        *,
+        released_layout: bool = False,
+        accelerator: Accelerator | None = None,
+        command: str | None = None,
+    ) -> dict[str, Any]:
+        """Train one function with one seed, or take its finished run; return the content of its results.json.
+
+        Args:
+            output: Folder of the runs.
+            alignment_function: A name of the table.
+            seed: Of the run.
+            released_layout: Whether the model computes as the authors' released code does.
+            accelerator: Made from the settings if not given.
+            command: What is recorded as the command; what was typed, where None.
+        """
+        own = {"alignment_function": alignment_function, "released_layout": released_layout}
+        return self.train(
+            output=output,
+            settings=TrainingSettings.from_dict({**self.settings, "seed": seed}),
+            model_fields={**self.model_fields, **own},
+            accelerator=accelerator,
+            command=command,
+        )
+
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "dataset_name": self.name,
+            "region_store": self.store,
+            "image_processor": self.image_processor,
+            "vision_model": self.vision_model,
+            "minimum_count": self.options["minimum_count"],
+        }
+
+
+@dataclass(kw_only=True)
+class RetrievalStudy(Study):
+    """Image-text retrieval with SCAN."""
+
+    data: datasets.DatasetDict
+
+    task = "retrieval"
+
+    @property
+    def images(self) -> datasets.DatasetDict:
+        """The data itself: captions stand in the pictures' records."""
+        return self.data
+
+    @images.setter
+    def images(self, images: datasets.DatasetDict) -> None:
+        self.data = images
+
+    def train(self, **arguments: Any) -> dict[str, Any]:
+        """See `train_retrieval_run`."""
+        own = {"dataset_dict": self.data, "folds": self.options["folds"]}
+        return train_retrieval_run(**{**self._shared(), **own, **arguments})
+
+
+@dataclass(kw_only=True)
+class QuestionStudy(Study):
+    """Question answering with MAC."""
+
+    data: QuestionData
+
+    task = "question-answering"
+
+    @property
+    def images(self) -> datasets.DatasetDict:
+        """The table of pictures."""
+        return self.data.images
+
+    @images.setter
+    def images(self, images: datasets.DatasetDict) -> None:
+        self.data = self.data.with_images(images)
+
+    @property
+    def test_split(self) -> str:
+        """What results are measured on: validation where the answers of the test split are not public."""
+        return self.options.get("test_split", "test")
+
+    def train(self, **arguments: Any) -> dict[str, Any]:
+        """See `train_question_run`."""
+        own = {"data": self.data, "test_split": self.test_split}
+        return train_question_run(**{**self._shared(), **own, **arguments})
 
 
 def cache_folder() -> Path:
@@ -55,7 +177,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VL_ALIGNMENT_CACHE") or Path(HF_HOME) / "vl-alignment")
 
 
-def prepare_retrieval(
+def prepare_study(
     preset: str,
     *,
     output: str | Path,
@@ -66,7 +188,7 @@ def prepare_retrieval(
     settings: Mapping[str, Any] | None = None,
     model_fields: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
-) -> RetrievalStudy:
+) -> Study:
     """Load the data of a preset and make or open its regions; fails before any training where something is missing.
 
     Blocks trains its small region encoder once and keeps it in the cache; other data sets take the region store
@@ -91,80 +213,69 @@ def prepare_retrieval(
     check_writable(Path(output))
     changed = {**chosen["settings"], **(settings or {})}
     TrainingSettings.from_dict(changed)  # a wrong setting should not wait for the data
-    name = chosen["data"]["name"]
-    study = RetrievalStudy(
-        name=name,
-        data=load_retrieval_dataset(name, data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes),
-        store=None,
+    options = chosen["data"]
+    study = _STUDIES[chosen["task"]](
+        name=options["name"],
+        data=_load(chosen["task"], options, data_dir, sizes),
         model_fields={**chosen["model"], **(model_fields or {})},
         settings=changed,
-        options=chosen["data"],
+        options=options,
     )
-    if name == "blocks" and regions is None:
-        made = blocks_regions(study.data, cache_folder() / "region-encoders", accelerator=accelerator)
-        study.store = made.store
-        study.vision_model = made.encoder.backbone()
-        study.image_processor = made.encoder.image_processor()
-        study.model_fields["freeze_vision"] = True
-        study.preparation_seconds = made.seconds
-        accuracies = ", ".join(
-            f"{name.removeprefix('accuracy_')} {value:.0f} %"
-            for name, value in made.encoder.metrics.items()
-            if name.startswith("accuracy_")
-        )
-        study.notes.append(
-            "The regions come from pixels through a small convolutional encoder that was trained once, in "
-            f"{made.encoder.seconds:.0f} s, to name the attributes of the object in each of {made.encoder.regions} "
-            f"cells of the training pictures ({accuracies} on the validation split)."
-        )
+    if options["name"] == "blocks" and regions is None:
+        _make_blocks_regions(study, accelerator)
     elif regions is not None or extractor is not None:
-        folder = Path(regions) if regions is not None else Path(output) / "regions"
-        if extractor is not None and (accelerator is None or accelerator.is_main_process):
-            extract_regions(study.data, build_extractor(extractor), folder)
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
-        study.store = RegionStore.open(folder)
-        study.data = without_failed_images(study.data, study.store)
-        study.notes.append(f"The regions come from {study.store.extractor} ({study.store.regions} a picture).")
+        _open_regions(study, Path(regions) if regions is not None else Path(output) / "regions", extractor, accelerator)
     else:
-        side = int(chosen["data"].get("image_size", 224))
-        study.image_processor = ScanImageProcessorPil(size={"height": side, "width": side})
+        side = int(options.get("image_size", 224))
+        study.image_processor = SquareImageProcessorPil(size={"height": side, "width": side})
     return study
 
 
-def run_study_cell(
-    study: RetrievalStudy,
-    output: str | Path,
-    alignment_function: str,
-    seed: int,
-    *,
-    released_layout: bool = False,
-    accelerator: Accelerator | None = None,
-    command: str | None = None,
-) -> dict[str, Any]:
-    """Train one function with one seed, or take its finished run; return the content of its results.json.
+_STUDIES: dict[str, type[Study]] = {study.task: study for study in (RetrievalStudy, QuestionStudy)}
 
-    Args:
-        study: What the runs share.
-        output: Folder of the runs.
-        alignment_function: A name of the table.
-        seed: Of the run.
-        released_layout: Whether the model computes as the authors' released code does.
-        accelerator: Made from the settings if not given.
-        command: What is recorded as the command; what was typed, where None.
-    """
-    fields = {**study.model_fields, "alignment_function": alignment_function, "released_layout": released_layout}
-    return train_retrieval_run(
-        study.data,
-        dataset_name=study.name,
-        output=output,
-        settings=TrainingSettings.from_dict({**study.settings, "seed": seed}),
-        model_fields=fields,
-        region_store=study.store,
-        image_processor=study.image_processor,
-        vision_model=study.vision_model,
-        minimum_count=study.options["minimum_count"],
-        folds=study.options["folds"],
+
+def _load(
+    task: str, options: Mapping[str, Any], data_dir: str | Path | None, sizes: Mapping[str, int] | None
+) -> datasets.DatasetDict | QuestionData:
+    load: Any = load_retrieval_dataset if task == RetrievalStudy.task else load_question_dataset
+    further = {name: options[name] for name in ("questions_per_image",) if name in options}
+    sizes = {**options.get("sizes", {}), **(sizes or {})} or None
+    return load(options["name"], data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes, **further)
+
+
+def _make_blocks_regions(study: Study, accelerator: Accelerator | None) -> None:
+    """Train the region encoder of blocks and extract the regions, or take both from the cache."""
+    options = dict(study.options.get("regions", {}))
+    made = blocks_regions(
+        study.images,
+        cache_folder() / "region-encoders",
+        settings=region_encoder_settings(**options.pop("settings", {})),
         accelerator=accelerator,
-        command=command,
+        **options,
     )
+    study.store = made.store
+    study.vision_model = made.encoder.backbone()
+    study.image_processor = made.encoder.image_processor()
+    study.model_fields["freeze_vision"] = True
+    study.preparation_seconds = made.seconds
+    accuracies = ", ".join(
+        f"{name.removeprefix('accuracy_')} {value:.0f} %"
+        for name, value in made.encoder.metrics.items()
+        if name.startswith("accuracy_")
+    )
+    study.notes.append(
+        "The regions come from pixels through a small convolutional encoder that was trained once, in "
+        f"{made.encoder.seconds:.0f} s, to name the attributes of the object in each of {made.encoder.regions} "
+        f"cells of the training pictures ({accuracies} on the validation split)."
+    )
+
+
+def _open_regions(study: Study, folder: Path, extractor: str | None, accelerator: Accelerator | None) -> None:
+    """Open a region store, filled first where an extractor is named."""
+    if extractor is not None and (accelerator is None or accelerator.is_main_process):
+        extract_regions(study.images, build_extractor(extractor), folder)
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    study.store = RegionStore.open(folder)
+    study.images = without_failed_images(study.images, study.store)
+    study.notes.append(f"The regions come from {study.store.extractor} ({study.store.regions} a picture).")

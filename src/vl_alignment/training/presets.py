@@ -9,8 +9,9 @@ __all__ = ["PRESETS", "Preset", "get_preset"]
 
 
 class Preset(TypedDict):
-    """One row: fields of the model's config, of `TrainingSettings`, and options of the data."""
+    """One row: its task, fields of the model's config, of `TrainingSettings`, and options of the data."""
 
+    task: str
     model: dict[str, Any]
     settings: dict[str, Any]
     data: dict[str, Any]
@@ -31,6 +32,7 @@ _SCAN_PAPER: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "flickr30k": {
+        "task": "retrieval",
         "model": dict(_SCAN_PAPER),
         "settings": {
             "epochs": 30,
@@ -44,6 +46,7 @@ PRESETS: dict[str, Preset] = {
         "data": {"name": "flickr30k", "minimum_count": 4, "folds": 1, "seeds": [0, 1, 2]},
     },
     "coco": {
+        "task": "retrieval",
         "model": dict(_SCAN_PAPER),
         "settings": {
             "epochs": 20,
@@ -59,6 +62,7 @@ PRESETS: dict[str, Preset] = {
     # Hardest negatives from the first step stay at the plateau 2 x margin x batch on these small sets,
     # so the first epochs sum over all negatives.
     "flickr8k": {
+        "task": "retrieval",
         "model": {**_SCAN_PAPER, "feature_size": 1280, "hidden_size": 512},
         "settings": {
             "epochs": 12,
@@ -76,6 +80,7 @@ PRESETS: dict[str, Preset] = {
         "data": {"name": "flickr8k", "minimum_count": 4, "folds": 1, "seeds": [0, 1]},
     },
     "blocks": {
+        "task": "retrieval",
         "model": {**_SCAN_PAPER, "hidden_size": 256, "word_embedding_size": 128},
         "settings": {
             "epochs": 6,
@@ -90,6 +95,73 @@ PRESETS: dict[str, Preset] = {
             "checkpoint_every_steps": 200,
         },
         "data": {"name": "blocks", "minimum_count": 1, "folds": 1, "seeds": [0, 1]},
+    },
+    # MAC as the released study ran it; what the paper leaves open is the base model's own.
+    "clevr": {
+        "task": "question-answering",
+        "model": {
+            "cell": "released",
+            "alignment_units": "read_and_control",
+            "hidden_size": 512,
+            "word_embedding_size": 300,
+            "num_steps": 4,
+        },
+        "settings": {
+            "epochs": 8,
+            "batch_size": 128,
+            "learning_rate": 1e-4,
+            "decay_epochs": [],
+            "plateau_factor": 0.5,
+            "ema_decay": 0.999,
+            "gradient_clipping": 8.0,
+            "evaluation_batch_size": 640,
+            "checkpoint_every_steps": 1000,
+        },
+        # The answers of the official test split are not public: validation is what is reported.
+        "data": {"name": "clevr", "minimum_count": 1, "test_split": "validation", "seeds": [0, 1, 2]},
+    },
+    "blocks-vqa": {
+        "task": "question-answering",
+        "model": {
+            "cell": "pytorch",
+            "alignment_units": "read",
+            "hidden_size": 128,
+            "word_embedding_size": 128,
+            "num_steps": 6,
+            "stem_layers": 1,
+            "stem_kernel_size": 1,
+            "stem_coordinates": True,
+            "memory_dropout": 0.0,
+            "control_dropout": 0.0,
+        },
+        "settings": {
+            "epochs": 8,
+            "batch_size": 16,
+            "questions_per_image": 10,
+            "learning_rate": 1e-3,
+            "decay_epochs": [5, 7],
+            "decay_factor": 0.3,
+            "warmup_steps": 200,
+            "ema_decay": 0.999,
+            "gradient_clipping": 8.0,
+            "evaluation_batch_size": 1000,
+            "checkpoint_every_steps": 2000,
+            "log_every_steps": 100,
+        },
+        "data": {
+            "name": "blocks",
+            "minimum_count": 1,
+            "questions_per_image": 20,
+            "sizes": {"train": 12000, "validation": 500, "test": 1000},
+            "seeds": [0, 1],
+            # A grid of 12 x 12 cells, in which every object is named once, in the cell of its middle.
+            "regions": {
+                "label": "centers",
+                "dtype": "float16",
+                "vision_fields": {"hidden_sizes": [64, 128], "depths": [1, 2]},
+                "settings": {"epochs": 4, "decay_epochs": [2, 3], "decay_factor": 0.3},
+            },
+        },
     },
 }
 

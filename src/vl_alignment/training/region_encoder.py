@@ -22,7 +22,7 @@ from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 from vl_alignment.data.features import RegionStore, extract_regions
 from vl_alignment.data.grid_extractor import TransformersGridExtractor
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
-from vl_alignment.models.processing_scan import ScanImageProcessorPil
+from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.models.vision import vision_feature_size
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.loop import FREE_SETTINGS, build_accelerator, train
@@ -150,8 +150,8 @@ def train_region_encoder(
         data: Splits "train" and "validation"; others are not touched.
         output: Folder of all region encoders.
         settings: Default: `region_encoder_settings()`.
-        vision_fields: Fields of `ResNetConfig` in place of `VISION_FIELDS`; a cell is 4 pixels wide after the first stage,
-            8 after the second, 16 after the third.
+        vision_fields: Fields of `ResNetConfig` in place of `VISION_FIELDS`; a cell is 4 pixels wide after the first
+            stage, 8 after the second, 16 after the third.
         image_size: Side of the pictures, a multiple of a cell's; default: that of the data set's.
         label: Which cells an object labels, "cover" or "centers"; see `AttributeCells`.
         accelerator: Made from the settings if not given.
@@ -188,7 +188,7 @@ def train_region_encoder(
 
     run.check_writable()
     grid = image_size // stride
-    processor = ScanImageProcessorPil(size={"height": image_size, "width": image_size})
+    processor = SquareImageProcessorPil(size={"height": image_size, "width": image_size})
     cells = {name: AttributeCells(split, image_size, grid, label) for name, split in splits.items()}
     objective = RegionAttributeObjective(cells["train"], cells["validation"], settings, processor)
     set_seed(settings.seed)

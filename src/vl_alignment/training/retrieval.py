@@ -12,7 +12,8 @@ from vl_alignment.data.vocabulary import build_word_tokenizer
 from vl_alignment.models.configuration_scan import ScanConfig
 from vl_alignment.models.errors import DataError
 from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval
-from vl_alignment.models.processing_scan import ScanImageProcessorPil, ScanProcessor
+from vl_alignment.models.processing_base import SquareImageProcessorPil
+from vl_alignment.models.processing_scan import ScanProcessor
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.objectives import RetrievalObjective
 from vl_alignment.training.single_run import SPLITS, train_single_run
@@ -83,7 +84,7 @@ def train_retrieval_run(
             region_store=region_store,
             image_processor=image_processor,
             # A processor cannot be saved without an image processor; a model of region features refuses pixels itself.
-            processor=ScanProcessor(image_processor or ScanImageProcessorPil(), tokenizer),
+            processor=ScanProcessor(image_processor or SquareImageProcessorPil(), tokenizer),
             folds=folds,
         )
         return model, objective
