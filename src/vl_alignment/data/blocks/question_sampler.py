@@ -7,7 +7,6 @@ So neither the template nor the form gives the answer away. Where a step finds n
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
@@ -74,21 +73,12 @@ class QuestionSampler:
     Args:
         graph: The scene.
         draw: Draws numbers in [0, 1).
-        attributes: The values that an attribute may have in questions about what is not there.
         open_answers: Refuse a description whose form allows only one answer in this scene. Tiny scenes need False.
     """
 
-    def __init__(
-        self,
-        graph: SceneGraph,
-        draw: Draw,
-        *,
-        attributes: Mapping[str, Sequence[str]] = ATTRIBUTES,
-        open_answers: bool = True,
-    ) -> None:
+    def __init__(self, graph: SceneGraph, draw: Draw, *, open_answers: bool = True) -> None:
         self.graph = graph
         self.draw = draw
-        self.attributes = attributes
         self.open_answers = open_answers
         # alike[form][i]: the objects that a description of object i in that form fits.
         columns = [[graph.having[name][value] for value in graph.values[name]] for name in ATTRIBUTE_NAMES]
@@ -183,8 +173,8 @@ class QuestionSampler:
         if not before or source is None:
             return False
         count = before.bit_count()
-        # As many attributes on both sides: otherwise the longer description would tell which number is smaller. Half the
-        # time one more in all of the scene than in a part of it, which is smaller already.
+        # As many attributes on both sides, or else the longer description would tell which number is smaller. Half the
+        # time one more in all of the scene than in a part of it, since a part is smaller already.
         told = {name: value for name, p in first.description.slots if (value := self.draft.values[p]) is not None}
         size = len(told)
         if self.draw() < 0.5:
@@ -293,7 +283,7 @@ class QuestionSampler:
 
     def _combinations(self, form: int) -> int:
         """How many descriptions of a form there are, fitting or not."""
-        return prod(len(self.attributes[name]) for i, name in enumerate(ATTRIBUTE_NAMES) if form >> i & 1)
+        return prod(len(ATTRIBUTES[name]) for i, name in enumerate(ATTRIBUTE_NAMES) if form >> i & 1)
 
     def _tell_set(self, group: Group, source: Source, option: "_Option") -> bool:
         self._tell(group.description, option.number, option.form)
@@ -312,7 +302,7 @@ class QuestionSampler:
         values = self.draft.values
         for _ in range(_ABSENT_TRIES):
             name, parameter = choose(told, self.draw)
-            values[parameter] = choose(self.attributes[name], self.draw)
+            values[parameter] = choose(ATTRIBUTES[name], self.draw)
             fitting = self.graph.everything
             for other, its_parameter in told:
                 fitting &= self.graph.having[other].get(str(values[its_parameter]), 0)

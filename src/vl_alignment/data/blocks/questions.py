@@ -29,7 +29,7 @@ QUESTION_MIX: Mapping[str, float] = {
 """How often each question type is asked, unless told otherwise."""
 
 _TRIES_OF_TYPE = 12
-_TRIES = 60
+_MOST_FAILURES = 60
 _STREAM = 2
 
 
@@ -102,16 +102,13 @@ class _Asker:
 
     def ask(self, count: int) -> list[Question]:
         asked: dict[tuple[Any, ...], Question] = {}
-        for attempt in range(_TRIES * count):
-            if len(asked) >= count:
-                break
+        failures = 0
+        while len(asked) < count and failures < _MOST_FAILURES and self.graph.count:
             # What a tiny scene cannot give with open answers it may give without.
-            self.sampler.open_answers = attempt < _TRIES * count // 2
+            self.sampler.open_answers = failures < _MOST_FAILURES // 3
             type_templates = _draw_weighted(self.choices, self.draw)
-            for _ in range(_TRIES_OF_TYPE):
-                template = _draw_weighted(type_templates, self.draw)
-                if self._ask_one(template, asked):
-                    break
+            tries = (_draw_weighted(type_templates, self.draw) for _ in range(_TRIES_OF_TYPE))
+            failures = 0 if any(self._ask_one(template, asked) for template in tries) else failures + 1
         if len(asked) < count:
             raise ConfigurationError(
                 f"A scene of {self.graph.count} objects does not give {count} different questions; ask for fewer."
