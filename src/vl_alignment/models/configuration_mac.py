@@ -41,6 +41,8 @@ class MacConfig(VisionAlignmentConfig):
         grid_size: Cells along each side of the square grid.
         hidden_size: Width d of words, control, knowledge base and memory.
         word_embedding_size: Width of the word embeddings.
+        question_size: Width of the question vector, both directions of the LSTM together, (d, 2 d). Only the PyTorch
+            cell, which projects the words, can have another one.
         num_steps: Reasoning steps; each has its own projection of the question.
         stem_layers: Convolutions, each followed by an ELU, that turn the features into the knowledge base.
         stem_kernel_size: Their odd width.
@@ -84,6 +86,7 @@ class MacConfig(VisionAlignmentConfig):
     grid_size: int = 14
     hidden_size: int = 512
     word_embedding_size: int = 300
+    question_size: int | None = None
     num_steps: int = 4
     stem_layers: int = 2
     stem_kernel_size: int = 3
@@ -107,14 +110,11 @@ class MacConfig(VisionAlignmentConfig):
         for name, value in _PUBLISHED.get(self.cell, {}).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if self.question_size is None:
+            self.question_size = self.hidden_size if self.cell == "released" else 2 * self.hidden_size
         if self.id2label is None:
             kwargs.setdefault("num_labels", 28)
         super().__post_init__(**kwargs)
-
-    @property
-    def question_size(self) -> int:
-        """Width of the question vector: both directions of the LSTM."""
-        return self.hidden_size if self.cell == "released" else 2 * self.hidden_size
 
     def validate_sizes(self) -> None:
         """Check sizes, and that dropouts are probabilities."""
@@ -124,8 +124,12 @@ class MacConfig(VisionAlignmentConfig):
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.stem_kernel_size < 1 or self.stem_kernel_size % 2 == 0:
             raise ConfigurationError(f"stem_kernel_size is {self.stem_kernel_size}; it must be odd")
-        if self.cell == "released" and self.hidden_size % 2:
-            raise ConfigurationError(f"hidden_size is {self.hidden_size}; two directions need an even number")
+        if not self.question_size or self.question_size % 2:
+            raise ConfigurationError(f"question_size is {self.question_size}; two directions need an even number")
+        if self.cell == "released" and self.question_size != self.hidden_size:
+            raise ConfigurationError(
+                f"question_size is {self.question_size}, hidden_size {self.hidden_size}; the released cell wants them equal"
+            )
         for name in _DROPOUTS:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
