@@ -128,7 +128,7 @@ class MacConfig(VisionAlignmentConfig):
             raise ConfigurationError(f"question_size is {self.question_size}; two directions need an even number")
         if self.cell == "released" and self.question_size != self.hidden_size:
             raise ConfigurationError(
-                f"question_size is {self.question_size}, hidden_size {self.hidden_size}; the released cell wants them equal"
+                f"question_size is {self.question_size}, hidden_size {self.hidden_size}; the released cell has one"
             )
         for name in _DROPOUTS:
             if not 0 <= getattr(self, name) < 1:
