@@ -16,7 +16,11 @@ class ModelTester:
         config_class, model_class: The two classes under test.
         scores: The field of the output that holds the model's scores, one row an example.
         atol_of_dtype: How far the scores in half precision may be from those in float32.
-        continuous: Fields of a configuration under which a small change of the weights changes the scores little.
+        continuous: Fields of a configuration under which a small change of the weights changes the scores little, and
+            which drop nothing out.
+        spread_of_draws: By what factor the largest of a tensor's starting values may differ from that of another draw.
+        alignment_modules: How many alignment functions with weights of their own the model has.
+        with_loss: What beside the inputs makes the model return a loss.
     """
 
     config_class: type
@@ -24,6 +28,9 @@ class ModelTester:
     scores: str
     atol_of_dtype = {torch.bfloat16: 5e-2, torch.float16: 1e-2}
     continuous: dict = {}
+    spread_of_draws = 1.6
+    alignment_modules = 1
+    with_loss: dict = {"return_loss": True}
 
     def make_config(self, **fields):
         """A configuration of a few numbers."""
@@ -42,8 +49,12 @@ class ModelTester:
         return scores[index]
 
     def queries_and_keys(self, inputs):
-        """Boolean masks [examples, queries], [examples, keys] for the last two dimensions of each attention map."""
+        """Boolean masks [examples, queries], [examples, keys] for the last two dimensions; one pair a map."""
         raise NotImplementedError
+
+    def has_no_gradient(self, model, parameter_name):
+        """Whether a parameter cannot change the scores: what adds the same to every key of a softmax."""
+        return False
 
     def make_model(self, **fields):
         torch.manual_seed(0)
@@ -88,9 +99,13 @@ class ModelTester:
     @pytest.mark.parametrize("name", alignment_function_names())
     def test_gradients_reach_every_parameter(self, name):
         model = self.make_model(alignment_function=name).train()
-        model(**self.make_inputs(), return_loss=True).loss.backward()
+        model(**self.make_inputs(), **self.with_loss).loss.backward()
         for parameter_name, parameter in model.named_parameters():
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+            assert parameter.grad is not None, parameter_name
+            if self.has_no_gradient(model, parameter_name):
+                assert parameter.grad.abs().max() < 1e-6, parameter_name
+            else:
+                assert parameter.grad.abs().sum() > 0, parameter_name
             assert torch.isfinite(parameter.grad).all(), parameter_name
 
     @pytest.mark.parametrize("name", alignment_function_names())
@@ -109,7 +124,7 @@ class ModelTester:
             first.state_dict().items(), second.state_dict().values(), other.state_dict().values(), strict=True
         ):
             assert torch.equal(tensor, repeated)
-            assert tensor.std() == 0 or not torch.equal(tensor, different), key
+            assert (tensor == tensor.flatten()[0]).all() or not torch.equal(tensor, different), key
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @pytest.mark.parametrize("name", alignment_function_names())
@@ -124,7 +139,7 @@ class ModelTester:
         model = self.make_model(alignment_function=name, **self.continuous).train()
         expected = self.scores_of(model)
         with torch.autocast("cpu", torch.bfloat16):
-            output = model(**self.make_inputs(), return_loss=True)
+            output = model(**self.make_inputs(), **self.with_loss)
         scores = getattr(output, self.scores)
         assert scores.dtype == output.loss.dtype == torch.float32
         torch.testing.assert_close(scores, expected, rtol=0, atol=self.atol_of_dtype[torch.bfloat16])
@@ -145,8 +160,8 @@ class ModelTester:
         with torch.no_grad():
             assert model(**inputs).attentions is None
             attentions = model(**inputs, output_attentions=True).attentions
-        queries, keys = self.queries_and_keys(inputs)
-        for maps in attentions if isinstance(attentions, tuple) else (attentions,):
+        attentions = attentions if isinstance(attentions, tuple) else (attentions,)
+        for maps, (queries, keys) in zip(attentions, self.queries_and_keys(inputs), strict=True):
             assert maps.shape[0] == 3 and maps.shape[-2:] == (queries.shape[1], keys.shape[1])
             assert (maps >= 0).all() and maps.masked_fill(keys.unsqueeze(1), 0).abs().max() == 0
             torch.testing.assert_close(maps.sum(-1)[queries], torch.ones(int(queries.sum())))
@@ -180,7 +195,8 @@ class ModelTester:
         self.edit_weights(folder, lambda weights, kept: [weights.pop(name) for name in sorted(weights)[1:]])
         partial = self.model_class.from_pretrained(folder, allow_partial=True).state_dict()
         for name, tensor in model.state_dict().items():
-            assert partial[name].abs().max() == pytest.approx(tensor.abs().max().item(), rel=0.5, abs=1e-6), name
+            ours, fresh = partial[name].abs().max().item() + 1e-6, tensor.abs().max().item() + 1e-6
+            assert 1 / self.spread_of_draws < ours / fresh < self.spread_of_draws, name
 
     def test_unexpected_tensor_is_refused(self, saved):
         model, folder = saved
@@ -226,7 +242,7 @@ class ModelTester:
     def test_weights_of_another_function_are_refused(self, saved):
         _, folder = saved
         for name, kind in [("dot", "unexpected"), ("biased_general_key", "missing")]:
-            with pytest.raises(CheckpointError, match=f"1 {kind} tensor.*alignment"):
+            with pytest.raises(CheckpointError, match=f"{self.alignment_modules} {kind} tensor.*alignment"):
                 self.model_class.from_pretrained(folder, alignment_function=name)
 
     def test_partial_loading_keeps_what_fits_and_draws_the_rest(self, saved):
@@ -234,7 +250,7 @@ class ModelTester:
         partial, info = self.model_class.from_pretrained(
             folder, alignment_function="biased_general_key", allow_partial=True, output_loading_info=True
         )
-        assert len(info["missing_keys"]) == 1
+        assert len(info["missing_keys"]) == self.alignment_modules
         for name, tensor in partial.state_dict().items():
             assert torch.isfinite(tensor).all()
             assert name in info["missing_keys"] or torch.equal(tensor, model.state_dict()[name]), name

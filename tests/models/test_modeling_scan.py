@@ -35,7 +35,7 @@ class TestScan(ModelTester):
         return scores[index, index]
 
     def queries_and_keys(self, inputs):
-        return inputs["attention_mask"].bool(), inputs["region_mask"]
+        return [(inputs["attention_mask"].bool(), inputs["region_mask"])]
 
 
 class TestScanFromRegionsToWords(TestScan):
@@ -45,7 +45,7 @@ class TestScanFromRegionsToWords(TestScan):
         return tiny_config(direction="i2t", **fields)
 
     def queries_and_keys(self, inputs):
-        return super().queries_and_keys(inputs)[::-1]
+        return [(inputs["region_mask"], inputs["attention_mask"].bool())]
 
 
 def test_starting_values_are_those_of_the_published_code():

@@ -14,7 +14,7 @@ from .checked_inputs import check_regions, check_words, word_mask
 from .configuration_mac import MacConfig
 from .errors import DataError
 from .modeling_base import AlignmentPreTrainedModel, VisionAlignmentModel
-from .reasoning_mac import MacCell
+from .reasoning_mac import MacCell, MemoryGate
 
 __all__ = ["MacForQuestionAnswering", "MacModel", "MacOutput", "MacPreTrainedModel"]
 
@@ -76,6 +76,13 @@ class MacStem(nn.Module):
         return grid.flatten(2).transpose(1, 2)
 
 
+class WordProjection(nn.Linear):
+    """The linear layer of the PyTorch cell's words; its bias, which padding becomes, does not start at zero.
+
+    A function that divides by the length of a word has no gradient there.
+    """
+
+
 class MacQuestionEncoder(nn.Module):
     """Token ids [B, L] -> words [B, L, d] and question vector: a biLSTM and the last states of its two directions."""
 
@@ -83,9 +90,9 @@ class MacQuestionEncoder(nn.Module):
         super().__init__()
         self.word_dropout, self.question_dropout = config.word_dropout or 0.0, config.question_dropout or 0.0
         self.embedding = nn.Embedding(config.vocab_size, config.word_embedding_size)
-        self.lstm = nn.LSTM(config.word_embedding_size, config.question_size // 2, batch_first=True, bidirectional=True)
-        released = config.cell == "released"
-        self.projection = None if released else nn.Linear(config.question_size, config.hidden_size)
+        size, released = config.question_size or 0, config.cell == "released"
+        self.lstm = nn.LSTM(config.word_embedding_size, size // 2, batch_first=True, bidirectional=True)
+        self.projection = None if released else WordProjection(size, config.hidden_size)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode questions that are padded on the right; words at padding are zero, or the projection's bias."""
@@ -103,7 +110,7 @@ class MacClassifier(nn.Module):
 
     def __init__(self, config: MacConfig) -> None:
         super().__init__()
-        size, question_size = config.hidden_size, config.question_size
+        size, question_size = config.hidden_size, config.question_size or 0
         self.dropout = config.output_dropout or 0.0
         self.question_projection = nn.Linear(question_size, size) if config.cell == "released" else None
         self.hidden = nn.Linear(size + question_size, size)
@@ -128,22 +135,21 @@ class MacPreTrainedModel(AlignmentPreTrainedModel):
         """The published code's starting values."""
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.xavier_uniform_(module.weight)
-            if module.bias is not None:
+            if isinstance(module, MemoryGate):
+                init.constant_(module.bias, float(self.config.memory_gate_bias))
+            elif isinstance(module, WordProjection):
+                bound = module.in_features**-0.5
+                init.uniform_(module.bias, -bound, bound)
+            elif module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
-        elif isinstance(module, MacQuestionEncoder) and module.projection is not None:
-            # What padding becomes, which the cosine divides by its length: not zero.
-            bound = module.projection.in_features**-0.5
-            init.uniform_(module.projection.bias, -bound, bound)
         elif isinstance(module, MacCell):
             if module.initial_control is None:
                 init.normal_(module.initial_memory)
             else:
                 init.zeros_(module.initial_memory)
                 init.zeros_(module.initial_control)
-            if module.write_unit.gate is not None:
-                init.constant_(module.write_unit.gate.bias, float(self.config.memory_gate_bias))
         else:
             super()._init_weights(module)
 

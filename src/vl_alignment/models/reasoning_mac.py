@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .alignment import AlignmentFunction, build_alignment_function
 from .configuration_mac import MacConfig
 
-__all__ = ["MacCell", "MacControlUnit", "MacWriteUnit", "PytorchReadUnit", "ReleasedReadUnit"]
+__all__ = ["MacCell", "MacControlUnit", "MacWriteUnit", "MemoryGate", "PytorchReadUnit", "ReleasedReadUnit"]
 
 
 @dataclass
@@ -72,7 +72,7 @@ class MacControlUnit(nn.Module):
 
     def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
         super().__init__()
-        size, question_size = config.hidden_size, config.question_size
+        size, question_size = config.hidden_size, config.question_size or 0
         released = config.cell == "released"
         self.mask_padding = config.mask_padding
         self.question_projection = nn.Linear(question_size, question_size) if released else None
@@ -283,6 +283,10 @@ class PytorchReadUnit(MacReadUnit):
         return scores + (offset if constant is None else offset + constant).view(len(knowledge), -1, 1)
 
 
+class MemoryGate(nn.Linear):
+    """The linear layer of the write unit's gate, whose bias starts where the configuration says."""
+
+
 class MacWriteUnit(nn.Module):
     """Makes the new memory of the previous one and what was read, on request also of all previous ones."""
 
@@ -295,7 +299,7 @@ class MacWriteUnit(nn.Module):
             self.previous_memories = nn.Linear(size, size, bias=not self.released)
             self.self_score = nn.Linear(size, 1, bias=False)
         if config.memory_gate:
-            self.gate = nn.Linear(size, size if self.released else 1)
+            self.gate = MemoryGate(size, size if self.released else 1)
         self.combine = nn.Linear(2 * size, size)  # of [previous memory, read]
 
     def forward(self, read: Tensor, controls: list[Tensor], memories: list[Tensor]) -> tuple[Tensor, Tensor | None]:
