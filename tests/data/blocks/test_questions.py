@@ -207,7 +207,8 @@ def test_settings() -> None:
         ({"types": ["guess"]}, "Question types"),
         ({"types": {"exist": -1.0}}, "none negative"),
         ({"types": []}, "Question types"),
-        ({"maximum_hops": -1}, "No template has at most -1 hops"),
+        ({"maximum_hops": 4}, "maximum_hops=4: questions have 0 to 3 hops"),
+        ({"templates": question_templates()[:2], "types": ["compare_integer"]}, "No template has at most 3 hops"),
         ({"count": 900, "types": ["exist"], "maximum_hops": 0}, "does not give 900 different questions"),
     ]:
         with pytest.raises(ConfigurationError, match=message):

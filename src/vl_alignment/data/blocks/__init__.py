@@ -1,7 +1,8 @@
-"""The built-in procedural world: scenes of simple solids with pictures, boxes, masks, relations and captions.
+"""The built-in procedural world: scenes of simple solids with pictures, boxes, masks, relations, captions, questions.
 
 It needs no download. Scene, picture and language are separate: `scene` places objects, `rendering` draws them,
-`captions` talks about them, `builder` makes the data set and `export` writes it ready for the Hub.
+`captions` talks about them and `questions` asks about them, `builder` and `question_builder` make the data sets, and
+`export` writes them ready for the Hub. `programs` answers questions about CLEVR's scenes just as well.
 """
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, BlocksConfig, load_blocks
@@ -15,6 +16,12 @@ from vl_alignment.data.blocks.programs import (
     program_hops,
     question_type,
 )
+from vl_alignment.data.blocks.question_builder import (
+    QUESTION_VERSION,
+    BlocksQuestionsBuilder,
+    BlocksQuestionsConfig,
+    load_blocks_questions,
+)
 from vl_alignment.data.blocks.question_templates import parse_templates, question_templates, read_templates
 from vl_alignment.data.blocks.questions import QUESTION_MIX, Question, make_questions
 from vl_alignment.data.blocks.rendering import render_scene
@@ -27,11 +34,14 @@ __all__ = [
     "MATERIALS",
     "QUESTION_MIX",
     "QUESTION_TYPES",
+    "QUESTION_VERSION",
     "RELATIONS",
     "SHAPES",
     "SIZES",
     "BlocksBuilder",
     "BlocksConfig",
+    "BlocksQuestionsBuilder",
+    "BlocksQuestionsConfig",
     "Caption",
     "Mention",
     "Question",
@@ -44,6 +54,7 @@ __all__ = [
     "execute_program",
     "export_blocks",
     "load_blocks",
+    "load_blocks_questions",
     "make_captions",
     "make_questions",
     "make_scene",

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vl_alignment.data.blocks.captions import make_captions
 from vl_alignment.data.blocks.rendering import check_image_size, render_scene
-from vl_alignment.data.blocks.scene import SPLITS, check_scene_settings, make_scene
+from vl_alignment.data.blocks.scene import SPLITS, Scene, check_scene_settings, make_scene
 from vl_alignment.models.errors import ConfigurationError
 
 __all__ = ["CONTENT_VERSION", "BlocksBuilder", "BlocksConfig", "load_blocks", "make_record"]
@@ -31,15 +31,14 @@ _FASTEST_COMPRESSION = 1
 
 
 @dataclass
-class BlocksConfig(datasets.BuilderConfig):
-    """What to make.
+class ScenesConfig(datasets.BuilderConfig):
+    """Which scenes to make something of.
 
     Args:
         train: Scenes of the training split; a split of none is left out.
         validation: Scenes of the validation split.
         test: Scenes of the test split.
         seed: Seed of all scenes.
-        image_size: Side of the pictures in pixels.
         minimum_objects: Fewest objects of a scene.
         maximum_objects: Most objects of a scene.
     """
@@ -48,7 +47,6 @@ class BlocksConfig(datasets.BuilderConfig):
     validation: int = 200
     test: int = 200
     seed: int = 0
-    image_size: int = 96
     minimum_objects: int = 3
     maximum_objects: int = 10
 
@@ -57,11 +55,16 @@ class BlocksConfig(datasets.BuilderConfig):
         """Scenes by split."""
         return {split: getattr(self, split) for split in SPLITS}
 
+    @property
+    def details(self) -> str:
+        """The settings besides those of the scenes, for the folder's name in the cache."""
+        raise NotImplementedError
+
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         """The folder's name in the cache: every setting, given or by default, so that no two configs share one."""
         counts = "-".join(f"{split}{size}" for split, size in self.sizes.items())
         objects = f"{self.minimum_objects}to{self.maximum_objects}objects"
-        identifier = f"{self.name}-{counts}-seed{self.seed}-{self.image_size}px-{objects}"
+        identifier = f"{self.name}-{counts}-seed{self.seed}-{self.details}-{objects}"
         if custom_features is not None:
             identifier += f"-{datasets.fingerprint.Hasher.hash(custom_features)}"
         return identifier
@@ -69,35 +72,45 @@ class BlocksConfig(datasets.BuilderConfig):
     def check(self) -> None:
         """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
         check_scene_settings(self.seed, self.minimum_objects, self.maximum_objects)
-        check_image_size(self.image_size)
         if min(self.sizes.values()) < 0 or not any(self.sizes.values()):
             raise ConfigurationError(f"The splits' sizes are {self.sizes}: need at least one scene and none negative.")
 
+    def make_scene(self, split: str, index: int) -> Scene:
+        """One of the scenes."""
+        return make_scene(
+            self.seed, split, index, minimum_objects=self.minimum_objects, maximum_objects=self.maximum_objects
+        )
 
-class BlocksBuilder(datasets.GeneratorBasedBuilder):
-    """Makes the blocks world; takes the fields of `BlocksConfig` as keywords.
 
-    Use `download_and_prepare()` and `as_dataset()`, `as_streaming_dataset(split)`, or `load_blocks`.
+@dataclass
+class BlocksConfig(ScenesConfig):
+    """What to make: the fields of `ScenesConfig` and the pictures.
+
+    Args:
+        image_size: Side of the pictures in pixels.
     """
 
-    BUILDER_CONFIG_CLASS = BlocksConfig
-    VERSION = datasets.Version(CONTENT_VERSION)
+    image_size: int = 96
 
-    def __init__(self, *args: Any, dataset_name: str = "blocks", **kwargs: Any) -> None:
-        super().__init__(*args, dataset_name=dataset_name, **kwargs)
-        self.config.check()
+    @property
+    def details(self) -> str:
+        """The size of the pictures."""
+        return f"{self.image_size}px"
 
-    def _info(self) -> datasets.DatasetInfo:
-        features = datasets.Features(
-            {
-                "image_id": datasets.Value("string"),
-                "image": datasets.Image(),
-                "captions": datasets.List(datasets.Value("string")),
-                "scene": datasets.Value("string"),
-                "masks": datasets.Image(),
-            }
-        )
-        return datasets.DatasetInfo(description=_DESCRIPTION, features=features, license="apache-2.0")
+    def check(self) -> None:
+        """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
+        super().check()
+        check_image_size(self.image_size)
+
+
+class ScenesBuilder(datasets.GeneratorBasedBuilder):
+    """Makes records of scenes, the same ones whatever the splits' sizes."""
+
+    config: ScenesConfig
+
+    def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+        """The records of one scene and their ids."""
+        raise NotImplementedError
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # A list is what datasets divides among processes and among the workers of a streaming loader.
@@ -116,20 +129,43 @@ class BlocksBuilder(datasets.GeneratorBasedBuilder):
     def _generate_examples(self, split: str, chunks: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
         for start, stop in chunks:
             for index in range(start, stop):
-                record = make_record(self.config, split, index)
-                yield record["image_id"], record
+                yield from self.make_records(self.config.make_scene(split, index))
 
 
-def make_record(config: BlocksConfig, split: str, index: int) -> dict[str, Any]:
+class BlocksBuilder(ScenesBuilder):
+    """Makes the blocks world; takes the fields of `BlocksConfig` as keywords.
+
+    Use `download_and_prepare()` and `as_dataset()`, `as_streaming_dataset(split)`, or `load_blocks`.
+    """
+
+    BUILDER_CONFIG_CLASS = BlocksConfig
+    config: BlocksConfig
+    VERSION = datasets.Version(CONTENT_VERSION)
+
+    def __init__(self, *args: Any, dataset_name: str = "blocks", **kwargs: Any) -> None:
+        super().__init__(*args, dataset_name=dataset_name, **kwargs)
+        self.config.check()
+
+    def _info(self) -> datasets.DatasetInfo:
+        features = datasets.Features(
+            {
+                "image_id": datasets.Value("string"),
+                "image": datasets.Image(),
+                "captions": datasets.List(datasets.Value("string")),
+                "scene": datasets.Value("string"),
+                "masks": datasets.Image(),
+            }
+        )
+        return datasets.DatasetInfo(description=_DESCRIPTION, features=features, license="apache-2.0")
+
+    def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+        """One record a scene."""
+        return [(scene.image_id, make_record(scene, self.config.image_size))]
+
+
+def make_record(scene: Scene, image_size: int) -> dict[str, Any]:
     """One record, the pictures as PNG: image_id, image, captions, scene (JSON), masks (0 background, i object i)."""
-    scene = make_scene(
-        config.seed,
-        split,
-        index,
-        minimum_objects=config.minimum_objects,
-        maximum_objects=config.maximum_objects,
-    )
-    picture, mask = render_scene(scene, config.image_size)
+    picture, mask = render_scene(scene, image_size)
     return {
         "image_id": scene.image_id,
         "image": {"bytes": _png(picture), "path": f"{scene.image_id}.png"},
@@ -170,10 +206,10 @@ def load_blocks(
     Raises:
         ConfigurationError: A setting is out of range.
     """
-    if cache_dir is None and os.environ.get("VL_ALIGNMENT_CACHE"):
-        cache_dir = Path(os.environ["VL_ALIGNMENT_CACHE"]) / "datasets"
-    builder = BlocksBuilder(
-        cache_dir=None if cache_dir is None else str(cache_dir),
+    return prepare_scenes(
+        BlocksBuilder,
+        cache_dir=cache_dir,
+        num_proc=num_proc,
         train=train,
         validation=validation,
         test=test,
@@ -182,6 +218,15 @@ def load_blocks(
         minimum_objects=minimum_objects,
         maximum_objects=maximum_objects,
     )
+
+
+def prepare_scenes(
+    builder_class: type[ScenesBuilder], *, cache_dir: str | Path | None, num_proc: int | None, **settings: Any
+) -> datasets.DatasetDict:
+    """Run a builder, or take what it made before from the cache."""
+    if cache_dir is None and os.environ.get("VL_ALIGNMENT_CACHE"):
+        cache_dir = Path(os.environ["VL_ALIGNMENT_CACHE"]) / "datasets"
+    builder = builder_class(cache_dir=None if cache_dir is None else str(cache_dir), **settings)
     builder.download_and_prepare(num_proc=num_proc)
     return builder.as_dataset()
 

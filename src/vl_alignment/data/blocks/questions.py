@@ -17,7 +17,7 @@ from vl_alignment.data.blocks.scene import Scene, scene_generator
 from vl_alignment.data.blocks.scene_graph import SceneGraph, scene_graph
 from vl_alignment.models.errors import ConfigurationError
 
-__all__ = ["QUESTION_MIX", "Question", "make_questions"]
+__all__ = ["QUESTION_MIX", "Question", "check_maximum_hops", "make_questions"]
 
 QUESTION_MIX: Mapping[str, float] = {
     "query_attribute": 0.32,
@@ -28,6 +28,7 @@ QUESTION_MIX: Mapping[str, float] = {
 }
 """How often each question type is asked, unless told otherwise."""
 
+MOST_HOPS = 3
 _TRIES_OF_TYPE = 12
 _MOST_FAILURES = 60
 _STREAM = 2
@@ -83,6 +84,7 @@ def make_questions(
         ConfigurationError: Unknown types, no template that fits, or a scene that does not give that many questions.
         DataError: The scene is none or contradicts itself.
     """
+    check_maximum_hops(maximum_hops)
     if draw is None:
         if not isinstance(scene, Scene):
             raise ConfigurationError("Only a Scene of blocks fixes its own questions; give `draw` for other scenes.")
@@ -91,6 +93,12 @@ def make_questions(
     families = question_templates() if templates is None else tuple(templates)
     choices = _template_choices(families, maximum_hops, mix)
     return _Asker(scene_graph(scene), draw, choices).ask(count)
+
+
+def check_maximum_hops(maximum_hops: int) -> None:
+    """Raise `ConfigurationError` unless there are questions with at most that many hops."""
+    if not 0 <= maximum_hops <= MOST_HOPS:
+        raise ConfigurationError(f"maximum_hops={maximum_hops}: questions have 0 to {MOST_HOPS} hops.")
 
 
 class _Asker:
