@@ -20,23 +20,19 @@ __all__ = [
 BLOCKS_SPLITS = ("train", "validation", "test")
 
 
-def _load_blocks(
-    *,
-    cache_dir: str | Path | None = None,
-    sizes: Mapping[str, int] | None = None,
-    questions_per_image: int = 10,
-    **options: Any,
-) -> QuestionData:
-    """Make the built-in world and questions about it; the remaining options are those of `load_blocks`."""
+# Options that only one of the two tables of blocks has.
+PICTURE_OPTIONS = ("image_size",)
+QUESTION_OPTIONS = ("questions_per_image", "maximum_hops")
+
+
+def _load_blocks(**options: Any) -> QuestionData:
+    """Make the built-in world and questions about it."""
     from vl_alignment.data.blocks import load_blocks
     from vl_alignment.data.blocks.question_builder import load_blocks_questions
 
-    images = load_blocks(cache_dir=cache_dir, **(sizes or {}), **options)
-    # The questions depend on the scenes, not on how they are drawn.
-    scene_options = {name: value for name, value in options.items() if name != "image_size"}
-    questions = load_blocks_questions(
-        cache_dir=cache_dir, questions_per_image=questions_per_image, **(sizes or {}), **scene_options
-    )
+    # The questions come from the scenes alone, and their settings are checked before any picture is drawn.
+    questions = load_blocks_questions(**{name: value for name, value in options.items() if name not in PICTURE_OPTIONS})
+    images = load_blocks(**{name: value for name, value in options.items() if name not in QUESTION_OPTIONS})
     for split in questions:
         questions[split] = align_questions(questions[split], images[split])
     return QuestionData(images.remove_columns("captions"), questions)
@@ -73,7 +69,7 @@ def load_question_dataset(
         cache_dir: Where what was made or read is kept; by default `$VL_ALIGNMENT_CACHE/datasets`, else the cache of
             `datasets`.
         sizes: Images a split: the scenes that blocks makes, the first images of the others with their questions.
-        options: Of the reader: `load_clevr`'s; for blocks `questions_per_image` and those of `load_blocks`.
+        options: Of the reader: `load_clevr`'s; for blocks those of `load_blocks` and `load_blocks_questions`.
 
     Raises:
         ConfigurationError: The name is unknown, or an option does not exist.
@@ -82,7 +78,7 @@ def load_question_dataset(
     check_name(name, question_dataset_names())
     if name == "blocks":
         check_splits(sizes or {}, BLOCKS_SPLITS)
-        return call_reader(name, lambda: _load_blocks(cache_dir=cache_dir, sizes=sizes, **options))
+        return call_reader(name, lambda: _load_blocks(cache_dir=cache_dir, **(sizes or {}), **options))
     folder = data_folder(name, data_dir)
     data = call_reader(name, lambda: _READERS[name](folder, cache_dir=cache_dir, **options))
     images = datasets.DatasetDict(data.images)
