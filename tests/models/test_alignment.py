@@ -117,6 +117,50 @@ def test_elementwise_form_of_an_activated_row_activates_each_term(name):
     torch.testing.assert_close(module.elementwise(query[:, :1], key), products.relu())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_two_layers_of_the_key_are_one(name):
+    module = function(name)
+    vectors, weight, bias = torch.randn(2, 5, 3).double(), torch.randn(D, 3).double(), torch.randn(D).double()
+    expected = module.transform_key(F.linear(vectors, weight, bias))
+    composed = module.compose_key(weight, bias)
+    assert (composed is None) == (name == "cosine")
+    if composed is not None:
+        torch.testing.assert_close(F.linear(vectors, *composed), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_linear_terms_are_weighed_before_there_are_keys(name):
+    module = function(name)
+    query, key = sides(2)
+    weights = torch.randn(D).double()
+    if name in ("cosine", "additive", "activated_general_key", "activated_general_query"):
+        assert not module.terms_are_linear
+        with pytest.raises(ConfigurationError, match="elementwise"):
+            module.contract(query, weights)
+        return
+    vector, constant = module.contract(query[:, :1], weights)
+    assert (constant is None) == (name != "biased_general_key")
+    scores = (vector * key).sum(-1) + (0 if constant is None else constant)
+    torch.testing.assert_close(scores, module.elementwise(query[:, :1], key) @ weights)
+
+
+@pytest.mark.parametrize("override", ["transform_key", "products"])
+def test_a_subclass_that_changes_keys_or_terms_is_not_taken_for_linear(override):
+    changed = type("Own", (AlignmentFunction,), {override: lambda self, *sides: sides[0].tanh()})
+    module = changed(ALIGNMENT_FUNCTIONS["dot"], D)
+    assert not module.terms_are_linear
+    assert (module.compose_key(torch.eye(D), torch.zeros(D)) is None) == (override == "transform_key")
+
+
+@pytest.mark.parametrize("name", BILINEAR)
+def test_exchanged_sides(name):
+    exchanged, original = build_alignment_function(name, D, exchange_sides=True).double(), function(name)
+    exchanged.load_state_dict(original.state_dict())
+    query, key = sides(2)
+    torch.testing.assert_close(exchanged(query, key), original(key, query).transpose(-1, -2))
+    assert exchanged.specification.exchanged().transforms == original.specification.transforms
+
+
 def test_additive_equals_its_loop():
     query, key = sides()
     module = function("additive")
