@@ -1,46 +1,93 @@
-"""Evaluate a trained retrieval model on a split of a data set."""
+"""Load a trained model of any task, and evaluate it on a split of a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
+import datasets
 from accelerate import Accelerator
+from transformers import AutoConfig
 
-from ..data.features import RegionStore, without_failed_images
-from ..data.retrieval import load_retrieval_dataset, select_split
-from ..models.errors import CheckpointError, ConfigurationError
+from ..data.features import RegionStore, open_regions, without_failed_images
+from ..data.named_data import select_split
+from ..data.question_answering import QuestionData
+from ..models.configuration_base import VisionAlignmentConfig
+from ..models.errors import CheckpointError, ConfigurationError, VlAlignmentError
+from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
+from ..models.processing_mac import MacProcessor
 from ..models.processing_scan import ScanProcessor
 from .arguments import TrainingSettings
 from .objectives import RetrievalObjective
-from .preparation import cache_folder
+from .preparation import _load as load_data
 from .presets import get_preset
+from .question_objective import QuestionObjective
 
-__all__ = ["evaluate_retrieval", "load_retrieval_model"]
+__all__ = ["evaluate", "load_model"]
+
+Data: TypeAlias = datasets.DatasetDict | QuestionData
+Loaded = TypeVar("Loaded")
 
 
-def load_retrieval_model(folder: str | Path) -> tuple[ScanForImageTextRetrieval, Any]:
-    """Load a model in evaluation mode, and its processor.
+@dataclass(frozen=True)
+class ModelKind:
+    """What models of one type are for.
+
+    Attributes:
+        task: As in presets and results.
+        preset: Whose data set they are evaluated on unless another is named.
+        reads: What they read beside pictures, for messages.
+        model_class: Loads them.
+        processor_class: Loads their processor.
+    """
+
+    task: str
+    preset: str
+    reads: str
+    model_class: Any
+    processor_class: Any
+
+
+_KINDS = {
+    "scan": ModelKind("retrieval", "blocks", "captions (--text)", ScanForImageTextRetrieval, ScanProcessor),
+    "mac": ModelKind(
+        "question-answering", "blocks-vqa", "questions (--question)", MacForQuestionAnswering, MacProcessor
+    ),
+}
+
+
+def load_model(folder: str | Path, task: str | None = None) -> tuple[Any, Any]:
+    """Load a model in evaluation mode, and its processor, by the type that its configuration names.
+
+    Args:
+        folder: Of `save_pretrained`, or a Hub repository id.
+        task: What the model must be for, "retrieval" or "question-answering"; None takes any.
 
     Raises:
-        CheckpointError: If either is missing or damaged.
+        CheckpointError: If a part is missing or damaged, or the model is of another package.
+        ConfigurationError: If the model is for another task.
     """
-    model = ScanForImageTextRetrieval.from_pretrained(folder).eval()
-    try:
-        processor = ScanProcessor.from_pretrained(folder)
-    except Exception as error:  # tokenizers, transformers and the Hub client each raise errors of their own
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"the processor cannot be loaded: {reason}", path=folder) from error
-    return model, processor
+    config = _loaded(AutoConfig.from_pretrained, folder, "the configuration")
+    kind = _KINDS.get(config.model_type)
+    if kind is None:
+        raise CheckpointError(
+            f"a model of type {config.model_type!r} cannot be used here; known are {', '.join(_KINDS)}", path=folder
+        )
+    if task not in (None, kind.task):
+        raise ConfigurationError(f"{folder} holds a model for {kind.task}, not for {task}: give it {kind.reads}")
+    return kind.model_class.from_pretrained(folder).eval(), _loaded(
+        kind.processor_class.from_pretrained, folder, "the processor"
+    )
 
 
-def evaluate_retrieval(
+def evaluate(
     folder: str | Path,
-    preset: str = "blocks",
+    preset: str | None = None,
     *,
     data_dir: str | Path | None = None,
     regions: str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     sizes: Mapping[str, int] | None = None,
     folds: int = 1,
     device: str = "auto",
@@ -49,48 +96,83 @@ def evaluate_retrieval(
 
     Args:
         folder: Of `save_pretrained`.
-        preset: Whose data set to take.
+        preset: Whose data set to take; by default the built-in one of the model's task.
         data_dir: Folder of the data set; blocks needs none.
-        regions: A region store of the kind the model was trained on; without one the model sees pixels.
-        split: Name of the split.
+        regions: Stored regions of the kind the model was trained on; without them the model sees pixels.
+        split: Name of the split; by default the one that the preset's results are measured on.
         sizes: Images a split, for a smaller trial.
-        folds: Into how many folds the split is cut.
+        folds: Into how many folds a retrieval split is cut.
         device: "auto" or "cpu".
 
     Returns:
-        The metrics, in percent and ranks.
+        The metrics, in percent and ranks. Answers that the model does not know count as wrong.
 
     Raises:
         CheckpointError: If the model cannot be loaded.
-        ConfigurationError: If the regions are not those of the model's training.
+        ConfigurationError: If the preset is of another task, or the regions are not those of the model's training.
         DataError: If the split does not exist or the data cannot be used.
     """
-    model, processor = load_retrieval_model(folder)
-    data = load_retrieval_dataset(
-        get_preset(preset)["data"]["name"], data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes
-    )
-    store = None
-    if regions is not None:
-        store = RegionStore.open(regions)
-        made_with = model.config.region_extractor
-        if made_with not in (None, store.extractor):
-            raise ConfigurationError(
-                f"the model was trained on regions of {made_with!r}, {regions} holds regions of {store.extractor!r}"
-            )
-        data = without_failed_images(data, store)
-    elif model.config.vision_config is None:
+    model, processor = load_model(folder)
+    kind = _KINDS[model.config.model_type]
+    chosen = get_preset(preset or kind.preset)
+    if chosen["task"] != kind.task:
         raise ConfigurationError(
-            f"the model has no backbone for pixels; give --regions made with {model.config.region_extractor!r}"
+            f"the preset {preset!r} is for {chosen['task']}, the model in {folder} for {kind.task}"
         )
-    data = type(data)({split: select_split(data, split)})
-    objective = RetrievalObjective(
-        data,
-        processor.tokenizer,
-        TrainingSettings(device=device),
-        region_store=store,
-        image_processor=processor.image_processor,
-        folds=folds,
-    )
+    if folds > 1 and kind.task != RetrievalObjective.task:
+        raise ConfigurationError(f"folds={folds}: only the splits of retrieval are cut into folds")
+    data = load_data(kind.task, chosen["data"], data_dir, sizes)
+    split = split or chosen["data"].get("test_split", "test")
+    part, store = _one_split(data, split, model.config, regions)
+    settings = TrainingSettings(device=device)
+    inputs: dict[str, Any] = {"region_store": store, "image_processor": processor.image_processor}
+    objective: RetrievalObjective | QuestionObjective
+    if isinstance(part, QuestionData):
+        objective = QuestionObjective(part, processor.tokenizer, model.config.id2label, settings, **inputs)
+    else:
+        objective = RetrievalObjective(part, processor.tokenizer, settings, folds=folds, **inputs)
     objective.images.check(model)
     accelerator = Accelerator(cpu=device == "cpu")
     return objective.evaluate(model.to(accelerator.device), split, accelerator).metrics
+
+
+def _loaded(load: Callable[[Any], Loaded], folder: str | Path, what: str) -> Loaded:
+    """Return `load(folder)`; what transformers, tokenizers and the Hub client raise becomes a CheckpointError."""
+    try:
+        return load(folder)
+    except VlAlignmentError:
+        raise
+    except Exception as error:  # each of them raises errors of its own
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{what} cannot be loaded: {reason}", path=folder) from error
+
+
+def _one_split(
+    data: Data, split: str, config: VisionAlignmentConfig, regions: str | Path | None
+) -> tuple[Data, RegionStore | None]:
+    """Return the data of one split without pictures that have no regions, and the regions where they are stored."""
+    images = data.images if isinstance(data, QuestionData) else data
+    images = datasets.DatasetDict({split: select_split(images, split)})
+    store = _open_regions(regions, images, config)
+    readable = images if store is None else without_failed_images(images, store)
+    if isinstance(data, QuestionData):
+        questions = datasets.DatasetDict({split: data.questions[split]})
+        return QuestionData(images, questions).with_images(readable), store
+    return readable, store
+
+
+def _open_regions(
+    regions: str | Path | None, images: datasets.DatasetDict, config: VisionAlignmentConfig
+) -> RegionStore | None:
+    """Open the regions if they are those of the model's training; None where the model sees pixels."""
+    made_with = config.region_extractor
+    if regions is None:
+        if config.vision_config is None:
+            raise ConfigurationError(f"the model has no backbone for pixels; give --regions made with {made_with!r}")
+        return None
+    store = open_regions(regions, images)
+    if made_with not in (None, store.extractor):
+        raise ConfigurationError(
+            f"the model was trained on regions of {made_with!r}, {regions} holds regions of {store.extractor!r}"
+        )
+    return store

@@ -10,7 +10,14 @@ from typing import Any, ClassVar
 import datasets
 from accelerate import Accelerator
 
-from ..data.features import RegionStore, build_extractor, check_writable, extract_regions, without_failed_images
+from ..data.features import (
+    RegionStore,
+    build_extractor,
+    check_writable,
+    extract_regions,
+    open_regions,
+    without_failed_images,
+)
 from ..data.question_answering import QuestionData, load_question_dataset
 from ..data.retrieval import load_retrieval_dataset
 from ..models.processing_base import SquareImageProcessorPil
@@ -198,7 +205,7 @@ def prepare_study(
         preset: A name of `PRESETS`.
         output: Folder of the runs; checked for writing before anything else.
         data_dir: Folder of the data set; blocks needs none.
-        regions: Folder of a region store.
+        regions: Folder of a region store, or HDF5 features.
         extractor: Name of a plug-in that fills it.
         sizes: Images a split, for a smaller trial.
         settings: Changes of the preset's training settings.
@@ -276,6 +283,6 @@ def _open_regions(study: Study, folder: Path, extractor: str | None, accelerator
         extract_regions(study.images, build_extractor(extractor), folder)
     if accelerator is not None:
         accelerator.wait_for_everyone()
-    study.store = RegionStore.open(folder)
+    study.store = open_regions(folder, study.images)
     study.images = without_failed_images(study.images, study.store)
     study.notes.append(f"The regions come from {study.store.extractor} ({study.store.regions} a picture).")

@@ -15,6 +15,9 @@ from vl_alignment.training.token_rows import TokenRows
 __all__ = ["CaptionTable", "ImageInputs", "PixelInputs", "RegionInputs"]
 
 CHECKED_IMAGES = 512  # looked at together when features are checked
+CHECKED_BYTES = (
+    4 << 30
+)  # of larger stores (CLEVR: 40 GB) a sample is looked at; training still stops at what is not finite
 
 
 class CaptionTable:
@@ -105,7 +108,7 @@ class RegionInputs:
                     )
 
     def check(self, model: Any) -> None:
-        """Compare sizes, then look through all features once.
+        """Compare sizes, then look through the features once, through a sample where there are very many.
 
         Raises:
             ConfigurationError: The model takes features of another size.
@@ -121,7 +124,10 @@ class RegionInputs:
             raise DataError("The store holds images without regions; extract the features again.", path=self.store.path)
         if getattr(self.store, "_checked_for_training", False):
             return
-        for image_ids in self.image_ids.values():
+        size = self.store.regions * self.store.feature_size * self.store.dtype.itemsize
+        step = -(-size * sum(map(len, self.image_ids.values())) // CHECKED_BYTES)
+        for every in self.image_ids.values():
+            image_ids = every[:: max(1, step)]
             for start in range(0, len(image_ids), CHECKED_IMAGES):
                 self._check_features(image_ids[start : start + CHECKED_IMAGES])
         self.store._checked_for_training = True  # type: ignore[attr-defined]
