@@ -7,6 +7,7 @@ It needs no download. Scene, picture and language are separate: `scene` places o
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, BlocksConfig, load_blocks
 from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions
+from vl_alignment.data.blocks.clevr_export import export_clevr
 from vl_alignment.data.blocks.export import export_blocks
 from vl_alignment.data.blocks.grid_labels import cell_attributes
 from vl_alignment.data.blocks.programs import (
@@ -53,6 +54,7 @@ __all__ = [
     "compute_relations",
     "execute_program",
     "export_blocks",
+    "export_clevr",
     "load_blocks",
     "load_blocks_questions",
     "make_captions",
