@@ -15,9 +15,8 @@ from vl_alignment.training.token_rows import TokenRows
 __all__ = ["CaptionTable", "ImageInputs", "PixelInputs", "RegionInputs"]
 
 CHECKED_IMAGES = 512  # looked at together when features are checked
-CHECKED_BYTES = (
-    4 << 30
-)  # of larger stores (CLEVR: 40 GB) a sample is looked at; training still stops at what is not finite
+# Of larger stores (CLEVR: 40 GB) a sample is looked at; training still stops where a loss is not finite.
+CHECKED_BYTES = 4 << 30
 
 
 class CaptionTable:
