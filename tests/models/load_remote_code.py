@@ -1,6 +1,6 @@
-"""Load repositories of the models in a process that cannot import the package: `load_remote_code.py FOLDER ...`.
+"""Load repositories of the models in a process that cannot import the package: `load_remote_code.py INPUTS FOLDER ...`.
 
-Writes `similarity.safetensors` into each folder, and `again/`: what the loaded objects save, loaded once more.
+Writes `scores.safetensors` into each folder, and `again/`: what the loaded objects save, loaded once more.
 """
 
 import importlib
@@ -16,7 +16,7 @@ class Blocked(importlib.abc.MetaPathFinder):
         return None
 
 
-def similarities(folder):
+def scores_of(folder):
     import torch
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModel, AutoProcessor
@@ -26,14 +26,14 @@ def similarities(folder):
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     for loaded in (config, model, processor):
         assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
-    given = load_file(Path(sys.argv[1]).parent / "given.safetensors")
+    given = load_file(sys.argv[1])
     if model.config.vision_config is None:
         inputs = processor(text=["a dog runs", "two dogs"], region_features=list(given["features"]))
     else:
         inputs = processor(text=["a dog runs", "two dogs"], images=[array.numpy() for array in given["pictures"]])
     with torch.no_grad():
-        similarity = model(**inputs).logits_per_image
-    return similarity, model, processor
+        output = model(**inputs)
+    return output.logits_per_image if "logits_per_image" in output else output.logits, model, processor
 
 
 def main():
@@ -48,16 +48,16 @@ def main():
     import torch
     from safetensors.torch import save_file
 
-    for folder in map(Path, sys.argv[1:]):
-        similarity, model, processor = similarities(folder)
+    for folder in map(Path, sys.argv[2:]):
+        scores, model, processor = scores_of(folder)
         model.save_pretrained(folder / "again")
         processor.save_pretrained(folder / "again")
-        assert torch.equal(similarities(folder / "again")[0], similarity)
-        save_file({"similarity": similarity.contiguous()}, folder / "similarity.safetensors")
+        assert torch.equal(scores_of(folder / "again")[0], scores)
+        save_file({"scores": scores.contiguous()}, folder / "scores.safetensors")
         weights = folder / "again" / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:100])
         try:
-            similarities(folder / "again")
+            scores_of(folder / "again")
         except ValueError as error:
             assert type(error).__name__ == "CheckpointError", error
         else:

@@ -179,6 +179,18 @@ def test_released_layout_exchanges_the_sides_of_the_control_unit(name, side):
     compare(cell, cell_inputs())
 
 
+@pytest.mark.parametrize("name", ["scaled_dot", "general_key", "biased_general_key"])
+def test_the_key_side_of_the_read_unit_folds_into_the_layer_before_it(name):
+    # Fifth statement about what can differ: in the read unit these are the dot product in other coordinates.
+    cell, dot = tiny_cell(alignment_function=name), tiny_cell(alignment_function="dot")
+    state = cell.state_dict()
+    alignment, before = cell.read_unit.score.alignment, cell.read_unit.key_projection
+    weight, bias = (alignment.scale * tensor for tensor in alignment.compose_key(before.weight, before.bias))
+    state |= {"read_unit.key_projection.weight": weight, "read_unit.key_projection.bias": bias}
+    dot.load_state_dict({key: tensor for key, tensor in state.items() if "alignment" not in key})
+    torch.testing.assert_close(dot(*cell_inputs()).memory, cell(*cell_inputs()).memory)
+
+
 def test_functions_that_differ_in_the_table_differ_here():
     memories = {
         name: tiny_cell(alignment_function=name)(*cell_inputs()).memory for name in ("dot", "cosine", "scaled_dot")

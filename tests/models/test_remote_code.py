@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,65 +16,131 @@ from transformers import AutoModel, AutoProcessor, ResNetConfig
 
 import vl_alignment.models
 from vl_alignment.data.vocabulary import build_word_tokenizer
-from vl_alignment.models import ScanConfig, ScanForImageTextRetrieval, ScanModel, ScanProcessor, SquareImageProcessorPil
+from vl_alignment.models import (
+    MacConfig,
+    MacForQuestionAnswering,
+    MacModel,
+    MacProcessor,
+    ScanConfig,
+    ScanForImageTextRetrieval,
+    ScanModel,
+    ScanProcessor,
+    SquareImageProcessorPil,
+)
 
-from .scan_model import FEATURES, tiny_model
+from . import mac_model, scan_model
 
 MODELS = Path(vl_alignment.models.__file__).parent
-TRAVELS_WITH_SCAN = {
-    *("alignment.py", "alignment_function.py", "checked_inputs.py", "configuration_base.py", "configuration_scan.py"),
-    *("errors.py", "modeling_base.py", "modeling_scan.py", "processing_base.py", "processing_scan.py"),
-    *("similarity_scan.py", "vision.py"),
+TEXTS = ["a dog runs", "two dogs"]
+SHARED_FILES = {
+    *("alignment.py", "alignment_function.py", "checked_inputs.py", "configuration_base.py", "errors.py"),
+    *("modeling_base.py", "processing_base.py", "vision.py"),
+}
+BACKBONE = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")  # stride 8
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model with its processor, and what is expected of its repository.
+
+    Attributes:
+        make: Makes a tiny model.
+        model, base, config, processor: Its classes.
+        files: The files that travel with it, beside the shared ones.
+        side: Of the square pictures that give as many cells as `regions`.
+        regions: How many regions a picture has.
+    """
+
+    make: Callable
+    model: type
+    base: type
+    config: type
+    processor: type
+    files: frozenset
+    side: int
+    regions: int
+
+
+FAMILIES = {
+    "scan": Family(
+        *(scan_model.tiny_model, ScanForImageTextRetrieval, ScanModel, ScanConfig, ScanProcessor),
+        frozenset({"configuration_scan.py", "modeling_scan.py", "processing_scan.py", "similarity_scan.py"}),
+        side=16,
+        regions=4,
+    ),
+    "mac": Family(
+        *(mac_model.tiny_model, MacForQuestionAnswering, MacModel, MacConfig, MacProcessor),
+        frozenset({"configuration_mac.py", "modeling_mac.py", "processing_mac.py", "reasoning_mac.py"}),
+        side=24,
+        regions=9,
+    ),
 }
 
 
 @pytest.fixture
 def registered(monkeypatch):
-    """SCAN's classes as they are before a push; other tests save without code."""
-    classes = (ScanConfig, ScanForImageTextRetrieval, ScanModel, ScanProcessor, SquareImageProcessorPil)
-    for registered_class in classes:
-        monkeypatch.setattr(registered_class, "_auto_class", None)
-    ScanConfig.register_for_auto_class()
-    ScanForImageTextRetrieval.register_for_auto_class("AutoModel")
-    ScanProcessor.register_for_auto_class()
+    """The classes as they are before a push; other tests save without code."""
+    for family in FAMILIES.values():
+        for registered_class in (family.config, family.model, family.base, family.processor, SquareImageProcessorPil):
+            monkeypatch.setattr(registered_class, "_auto_class", None)
+        family.config.register_for_auto_class()
+        family.model.register_for_auto_class("AutoModel")
+        family.processor.register_for_auto_class()
 
 
-def save_repository(folder, **fields):
-    tokenizer = build_word_tokenizer(["a dog runs", "two dogs"], minimum_count=1)
-    model = tiny_model(**fields)
+def save_repository(family, folder, **fields):
+    tokenizer = build_word_tokenizer(TEXTS, minimum_count=1)
+    model = family.make(**fields)
     model.save_pretrained(folder)
-    processor = ScanProcessor(SquareImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
+    image_processor = SquareImageProcessorPil(size={"height": family.side, "width": family.side})
+    processor = family.processor(image_processor, tokenizer)
     processor.save_pretrained(folder)
     return model, processor
 
 
-def test_repositories_load_where_the_package_is_not_installed(registered, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "repositories"),
+    [
+        (
+            "scan",
+            {
+                "regions": {"alignment_function": "additive", "direction": "i2t"},
+                "pixels": {"alignment_function": "biased_general_query", "vision_config": BACKBONE},
+            },
+        ),
+        (
+            "mac",
+            {
+                "regions": {"alignment_function": "additive", "memory_gate": True, "self_attention": True},
+                "pixels": {"alignment_function": "general_key", "cell": "pytorch", "vision_config": BACKBONE},
+            },
+        ),
+    ],
+)
+def test_repositories_load_where_the_package_is_not_installed(name, repositories, registered, tmp_path):
+    family = FAMILIES[name]
     given = {
-        "features": torch.randn(2, 4, FEATURES),
+        "features": torch.randn(2, family.regions, 6),
         "pictures": torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8),
     }
     save_file(given, tmp_path / "given.safetensors")
-    backbone = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
-    captions = ["a dog runs", "two dogs"]
     expected = {}
-    for name, fields in {
-        "regions": {"alignment_function": "additive", "direction": "i2t"},
-        "pixels": {"alignment_function": "biased_general_query", "vision_config": backbone},
-    }.items():
-        folder = tmp_path / name
-        model, processor = save_repository(folder, **fields)
-        if name == "regions":
-            inputs = processor(text=captions, region_features=list(given["features"]))
+    for kind, fields in repositories.items():
+        folder = tmp_path / kind
+        model, processor = save_repository(family, folder, **fields)
+        if kind == "regions":
+            inputs = processor(text=TEXTS, region_features=list(given["features"]))
         else:
-            inputs = processor(text=captions, images=[picture.numpy() for picture in given["pictures"]])
+            inputs = processor(text=TEXTS, images=[picture.numpy() for picture in given["pictures"]])
         with torch.no_grad():
-            expected[name] = model(**inputs).logits_per_image
+            output = model(**inputs)
+        expected[kind] = output.logits_per_image if name == "scan" else output.logits
 
-        assert {path.name for path in folder.glob("*.py")} == TRAVELS_WITH_SCAN
+        assert {path.name for path in folder.glob("*.py")} == SHARED_FILES | family.files
         auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
         assert auto_map == {
-            "AutoConfig": "configuration_scan.ScanConfig",
-            "AutoModel": "modeling_scan.ScanForImageTextRetrieval",
+            "AutoConfig": f"configuration_{name}.{family.config.__name__}",
+            "AutoModel": f"modeling_{name}.{family.model.__name__}",
         }
 
     environment = {
@@ -82,7 +150,7 @@ def test_repositories_load_where_the_package_is_not_installed(registered, tmp_pa
     }
     script = Path(__file__).with_name("load_remote_code.py")
     finished = subprocess.run(
-        [sys.executable, str(script), *(str(tmp_path / name) for name in expected)],
+        [sys.executable, script, tmp_path / "given.safetensors", *(tmp_path / kind for kind in expected)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -90,19 +158,21 @@ def test_repositories_load_where_the_package_is_not_installed(registered, tmp_pa
         timeout=240,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
-    for name, similarity in expected.items():
-        there = load_file(tmp_path / name / "similarity.safetensors")["similarity"]
-        torch.testing.assert_close(there, similarity, rtol=0, atol=1e-6)
+    for kind, scores in expected.items():
+        there = load_file(tmp_path / kind / "scores.safetensors")["scores"]
+        torch.testing.assert_close(there, scores, rtol=0, atol=1e-6)
 
 
-def test_where_the_package_is_installed_its_own_classes_are_used(registered, tmp_path):
-    save_repository(tmp_path)
-    assert type(AutoModel.from_pretrained(tmp_path)) is ScanForImageTextRetrieval
-    assert type(AutoProcessor.from_pretrained(tmp_path)) is ScanProcessor
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_where_the_package_is_installed_its_own_classes_are_used(family, registered, tmp_path):
+    save_repository(family, tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is family.model
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is family.processor
 
 
-def test_nothing_is_copied_without_registration(tmp_path):
-    save_repository(tmp_path)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_nothing_is_copied_without_registration(family, tmp_path):
+    save_repository(family, tmp_path)
     assert not list(tmp_path.glob("*.py"))
     assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
 
