@@ -6,7 +6,6 @@ where inputs are the numbers of earlier nodes and the last node gives the answer
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vl_alignment.data.blocks.scene import ATTRIBUTES, Scene
@@ -104,8 +103,7 @@ for _name in ATTRIBUTES:
     FUNCTIONS.update(_attribute_functions(_name))
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     number: int
     name: str
     function: Function

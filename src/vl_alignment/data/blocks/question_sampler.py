@@ -1,9 +1,9 @@
 """Fill a question template from a scene: which objects, which of their attributes are told, and which answer.
 
 A set of objects is a bit mask. A *form* says which attributes a description tells: bit i stands for the i-th of
-`ATTRIBUTES`. The answer is chosen last but not by chance: all descriptions of one form are tried for the last group, so
-that the answers which the scene allows are known, and one of them is drawn evenly before a description that gives it.
-So neither the template nor the form gives the answer away. Where a step finds nothing, the whole draft is given up.
+`ATTRIBUTES`. The answer is drawn first, evenly among those that the scene allows, and kept while a way to it is looked
+for; whether something exists is asked in a form that allows both answers where it is asked. So neither the template nor
+the length of a description gives the answer away. Where one step finds nothing, the draft is begun anew.
 """
 
 from bisect import bisect_right
@@ -86,6 +86,8 @@ class QuestionSampler:
         for form in range(1, 1 << len(columns)):
             rest, column = self.alike[form & (form - 1)], columns[(form & -form).bit_length() - 1]
             self.alike.append([one & other for one, other in zip(rest, column, strict=True)])
+        # fitting[i][form]: the same the other way round.
+        self.fitting = list(zip(*self.alike, strict=True))
         # shared["color"]: the objects of which another one has the color.
         self.shared = {
             name: sum(mask for mask in masks.values() if mask.bit_count() > 1) for name, masks in graph.having.items()
@@ -234,12 +236,10 @@ class QuestionSampler:
         numbers = list(mask_numbers(source.mask & among & ~self.draft.single))
         while numbers:
             number = numbers.pop(int(self.draw() * len(numbers)))
-            bit = 1 << number
-            forms = tuple(
-                form
-                for form in group.description.forms
-                if self.alike[form][number] & source.mask == bit and source.is_changed_by_all(self.alike[form][number])
-            )
+            bit, fitting = 1 << number, self.fitting[number]
+            forms = tuple([form for form in group.description.forms if fitting[form] & source.mask == bit])
+            if source.without:
+                forms = tuple([form for form in forms if source.is_changed_by_all(fitting[form])])
             if forms:
                 minimal = self.draw() < _MINIMAL
                 form = choose(_minimal_forms(forms) if minimal else forms, self.draw)
