@@ -73,10 +73,10 @@ def test_report_holds_the_pictures_of_every_function(compared):
 def test_saved_model_works_from_pixels_as_from_the_store(compared):
     import torch
 
-    from vl_alignment.training.evaluation import load_retrieval_model
+    from vl_alignment.training.evaluation import load_model
 
     study, output, _, _, _ = compared
-    model, processor = load_retrieval_model(output / "scan-blocks-dot-seed0" / "model")
+    model, processor = load_model(output / "scan-blocks-dot-seed0" / "model")
     test = study.data["test"]
     texts = [captions[0] for captions in test["captions"]]
     with torch.no_grad():

@@ -34,7 +34,7 @@ def test_default_functions_are_those_of_the_paper_s_table():
 def test_study_has_every_size_that_was_asked_for(compared):
     study, _, results, _ = compared
     assert study.sizes == SIZES
-    assert results[0]["dataset"]["test"] == 8 * 20
+    assert results[0]["dataset"]["test"] == 8 * 30
     assert set(results[0]["dataset"]["question_types"]) == {
         *("exist", "count", "compare_integer", "query_attribute", "compare_attribute"),
     }

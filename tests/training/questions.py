@@ -29,7 +29,7 @@ def question_data(images: int = 6, questions: int = 4, unknown_answer: bool = Fa
                 "question": [f"what is number {number} {'really ' * number}?" for _, number in rows],
                 "answer": answers,
                 "question_type": ["count" if answer == "2" else "query_attribute" for answer in answers],
-                "program": ["[]" for _ in rows],
+                "program": ["" for _ in rows],
                 "program_depth": [2 + number for _, number in rows],
                 "question_family_index": [0 for _ in rows],
             }

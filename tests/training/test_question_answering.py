@@ -46,6 +46,9 @@ def test_run_leaves_all_that_its_folder_promises(finished):
     assert result["dataset"]["train"] == 24 and result["dataset"]["images"]["train"] == 6
     assert result["dataset"]["content_hash"] == data.content_hash
     assert result["dataset"]["question_types"] == {"count": 8, "query_attribute": 16}
+    statistics = result["dataset"]["question_statistics"]
+    assert (statistics["questions"], statistics["share_count"]) == (24, 33.33)
+    assert statistics["majority_accuracy_count"] == 100
     assert 0 <= result["metrics"]["accuracy"] <= 100 and "accuracy_count" in result["metrics"]
     rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
     assert len(rows) == 24 and {"item_id", "prediction", "reference", "question_type", "program_depth"} <= set(rows[0])

@@ -24,7 +24,7 @@ from .preparation import _load as load_data
 from .presets import get_preset
 from .question_objective import QuestionObjective
 
-__all__ = ["evaluate", "load_model"]
+__all__ = ["evaluate", "load_images", "load_model"]
 
 Data: TypeAlias = datasets.DatasetDict | QuestionData
 Loaded = TypeVar("Loaded")
@@ -81,6 +81,14 @@ def load_model(folder: str | Path, task: str | None = None) -> tuple[Any, Any]:
     )
 
 
+def load_images(
+    preset: str, data_dir: str | Path | None = None, *, sizes: Mapping[str, int] | None = None
+) -> datasets.DatasetDict:
+    """Load the pictures of a preset's data set; arguments and errors as of `evaluate`."""
+    chosen = get_preset(preset)
+    return _images(load_data(chosen["task"], chosen["data"], data_dir, sizes))
+
+
 def evaluate(
     folder: str | Path,
     preset: str | None = None,
@@ -117,7 +125,7 @@ def evaluate(
     chosen = get_preset(preset or kind.preset)
     if chosen["task"] != kind.task:
         raise ConfigurationError(
-            f"the preset {preset!r} is for {chosen['task']}, the model in {folder} for {kind.task}"
+            f"the preset {preset!r} is for {chosen['task']}, the model in {folder} is for {kind.task}"
         )
     if folds > 1 and kind.task != RetrievalObjective.task:
         raise ConfigurationError(f"folds={folds}: only the splits of retrieval are cut into folds")
@@ -147,12 +155,15 @@ def _loaded(load: Callable[[Any], Loaded], folder: str | Path, what: str) -> Loa
         raise CheckpointError(f"{what} cannot be loaded: {reason}", path=folder) from error
 
 
+def _images(data: Data) -> datasets.DatasetDict:
+    return data.images if isinstance(data, QuestionData) else data
+
+
 def _one_split(
     data: Data, split: str, config: VisionAlignmentConfig, regions: str | Path | None
 ) -> tuple[Data, RegionStore | None]:
     """Return the data of one split without pictures that have no regions, and the regions where they are stored."""
-    images = data.images if isinstance(data, QuestionData) else data
-    images = datasets.DatasetDict({split: select_split(images, split)})
+    images = datasets.DatasetDict({split: select_split(_images(data), split)})
     store = _open_regions(regions, images, config)
     readable = images if store is None else without_failed_images(images, store)
     if isinstance(data, QuestionData):

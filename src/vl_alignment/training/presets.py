@@ -126,7 +126,8 @@ PRESETS: dict[str, Preset] = {
             "cell": "pytorch",
             "alignment_units": "read",
             "hidden_size": 128,
-            "word_embedding_size": 128,
+            "word_embedding_size": 64,
+            "question_size": 128,
             "num_steps": 6,
             "stem_layers": 1,
             "stem_kernel_size": 1,
@@ -135,11 +136,11 @@ PRESETS: dict[str, Preset] = {
             "control_dropout": 0.0,
         },
         "settings": {
-            "epochs": 8,
+            "epochs": 10,
             "batch_size": 16,
             "questions_per_image": 10,
-            "learning_rate": 1e-3,
-            "decay_epochs": [5, 7],
+            "learning_rate": 2e-3,
+            "decay_epochs": [6, 8, 9],
             "decay_factor": 0.3,
             "warmup_steps": 200,
             "ema_decay": 0.999,
@@ -151,8 +152,8 @@ PRESETS: dict[str, Preset] = {
         "data": {
             "name": "blocks",
             "minimum_count": 1,
-            "questions_per_image": 20,
-            "sizes": {"train": 12000, "validation": 500, "test": 1000},
+            "questions_per_image": 30,
+            "sizes": {"train": 12000, "validation": 300, "test": 1000},
             "seeds": [0, 1],
             # A grid of 12 x 12 cells, in which every object is named once, in the cell of its middle.
             "regions": {

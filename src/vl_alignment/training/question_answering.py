@@ -1,14 +1,17 @@
 """One run of question answering from data to results.json: what `train`, `compare` and the example call."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from accelerate import Accelerator
 
+from vl_alignment.data.blocks.programs import program_hops
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.question_answering import QuestionData
 from vl_alignment.data.vocabulary import build_word_tokenizer
+from vl_alignment.metrics.question_statistics import question_statistics
 from vl_alignment.models.configuration_mac import MacConfig
 from vl_alignment.models.errors import DataError
 from vl_alignment.models.modeling_mac import MacForQuestionAnswering
@@ -92,25 +95,39 @@ def train_question_run(
         )
         return model, objective
 
-    dataset: dict[str, Any] = {"name": dataset_name, "content_hash": data.content_hash}
-    dataset |= {split: len(questions) for split, questions in data.questions.items()}
-    dataset["images"] = {split: len(images) for split, images in data.images.items()}
-    dataset["question_types"] = dict(sorted(Counter(data.questions[test_split]["question_type"]).items()))
-    if region_store is not None:
-        dataset["regions"] = {"extractor": region_store.extractor, "version": region_store.extractor_version}
-    if blind:
-        dataset["blind"] = True
     return train_single_run(
         build,
         task=QuestionObjective.task,
         config=config,
-        dataset=dataset,
+        dataset=_dataset(data, dataset_name, test_split, region_store, blind),
         output=output,
         settings=settings,
         test_split=test_split,
         accelerator=accelerator,
         command=command,
     )
+
+
+def _dataset(data: QuestionData, name: str, test_split: str, store: RegionStore | None, blind: bool) -> dict[str, Any]:
+    """Return what identifies the data in a result, the mix of its questions and how far answering blindly gets."""
+    train, test = data.questions["train"], data.questions[test_split]
+    dataset: dict[str, Any] = {"name": name, "content_hash": data.content_hash}
+    dataset |= {split: len(questions) for split, questions in data.questions.items()}
+    dataset["images"] = {split: len(images) for split, images in data.images.items()}
+    dataset["question_types"] = dict(sorted(Counter(test["question_type"]).items()))
+    statistics = question_statistics(
+        test["question_type"],
+        test["answer"],
+        [program_hops(json.loads(program)) if program else 0 for program in test["program"]],
+        train_types=train["question_type"],
+        train_answers=train["answer"],
+    )
+    dataset["question_statistics"] = {key: round(value, 2) for key, value in statistics.items()}
+    if store is not None:
+        dataset["regions"] = {"extractor": store.extractor, "version": store.extractor_version}
+    if blind:
+        dataset["blind"] = True
+    return dataset
 
 
 def _config(
