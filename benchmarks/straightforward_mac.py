@@ -29,7 +29,7 @@ def straightforward_reasoning(
     """
     read = _released_read if cell.released else _pytorch_read
     memory = cell.initial_memory.expand(len(words), -1)
-    control = question if cell.initial_control is None else cell.initial_control.expand(len(words), -1)
+    control = question if cell.released else cell.initial_control.expand(len(words), -1)
     memory_mask = F.dropout(torch.ones_like(memory), cell.memory_dropout, cell.training)
     control_mask = F.dropout(torch.ones_like(memory), cell.control_dropout, cell.training)
     if not cell.released:

@@ -52,7 +52,7 @@ def reasoning_by_hand(cell, words, question, knowledge, mask, control_mask=None,
     for index in range(len(words)):
         picture = knowledge[index // (len(words) // len(knowledge))]
         length = int(mask[index].sum()) if cell.control_unit.mask_padding else words.shape[1]
-        control = (question[index] if cell.initial_control is None else cell.initial_control) * control_mask[index]
+        control = (question[index] if cell.released else cell.initial_control) * control_mask[index]
         memory = cell.initial_memory if cell.released else cell.initial_memory * memory_mask[index]
         controls, memories, word_maps, image_maps = [control], [memory], [], []
         for step in range(len(cell.control_unit.position_aware)):

@@ -191,6 +191,16 @@ def test_the_key_side_of_the_read_unit_folds_into_the_layer_before_it(name):
     torch.testing.assert_close(dot(*cell_inputs()).memory, cell(*cell_inputs()).memory)
 
 
+def test_a_first_control_that_nothing_reads_is_no_parameter():
+    fields = {"cell": "pytorch", "question_size": HIDDEN}
+    for given, learned in [({}, True), ({"feed_previous_control": False}, False)]:
+        cell = tiny_cell(**fields, **given)
+        assert (cell.initial_control is not None) == learned
+        cell(*cell_inputs()).memory.sum().backward()
+        assert all(parameter.grad is not None for parameter in cell.parameters())
+    assert tiny_cell(**fields, feed_previous_control=False, self_attention=True).initial_control is not None
+
+
 def test_functions_that_differ_in_the_table_differ_here():
     memories = {
         name: tiny_cell(alignment_function=name)(*cell_inputs()).memory for name in ("dot", "cosine", "scaled_dot")

@@ -145,10 +145,11 @@ class MacPreTrainedModel(AlignmentPreTrainedModel):
         elif isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
         elif isinstance(module, MacCell):
-            if module.initial_control is None:
+            if module.released:
                 init.normal_(module.initial_memory)
             else:
                 init.zeros_(module.initial_memory)
+            if module.initial_control is not None:
                 init.zeros_(module.initial_control)
         else:
             super()._init_weights(module)

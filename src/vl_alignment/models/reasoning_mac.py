@@ -221,28 +221,31 @@ class ReleasedReadUnit(MacReadUnit):
 
     def _project(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         """P and what the interaction makes of it alone, [I, N, d] each."""
+        # The questions about a picture share the mask, as they share the projection.
         projected = self.knowledge_projection(F.dropout(knowledge, self.dropout, self.training))
         weight = self.interaction.weight[:, self.interaction.out_features :]
         return projected, F.linear(projected, weight, self.interaction.bias)
 
     def scores(self, shared: SharedBySteps, memory: Tensor, control: Tensor, weights: Tensor) -> Tensor:
         """See `MacReadUnit.scores`."""
-        alignment = self.score.alignment
-        if shared.factor is None or shared.constant is None:
-            factor, constant = self._project(shared.knowledge)
-        else:
-            factor, constant = shared.factor, shared.constant
-        hidden = F.elu(_interact(factor, constant, memory, self.interaction.weight), inplace=True)
-        if shared.key_layer is None:
-            keys = alignment.transform_key(self.key_projection(hidden))
-        else:
-            keys = F.linear(hidden, *shared.key_layer)
+        alignment, keys = self.score.alignment, self._keys(shared, memory)
         query = alignment.transform_query(control).view(len(keys), -1, 1, keys.shape[-1])
         # A plain product is nobody else's: its memory can be used again.
         terms = F.elu(alignment.products(query, keys), inplace=alignment.terms_are_linear)
         if self.drops_anew:  # as published, each cell on its own, instead of the weights that all cells share
             return _weigh(F.dropout(terms, self.dropout), self.score.weight.weight[0])
         return _weigh(terms, weights)
+
+    def _keys(self, shared: SharedBySteps, memory: Tensor) -> Tensor:
+        """Transformed keys [I, q, N, d]."""
+        if shared.factor is None or shared.constant is None:
+            factor, constant = self._project(shared.knowledge)
+        else:
+            factor, constant = shared.factor, shared.constant
+        hidden = F.elu(_interact(factor, constant, memory, self.interaction.weight), inplace=True)
+        if shared.key_layer is None:
+            return self.score.alignment.transform_key(self.key_projection(hidden))
+        return F.linear(hidden, *shared.key_layer)
 
 
 class PytorchReadUnit(MacReadUnit):
@@ -343,7 +346,9 @@ class MacCell(nn.Module):
         of_control = _alignment(config, config.alignment_function if everywhere else "dot", config.released_layout)
         of_read = _alignment(config, config.alignment_function, False)
         self.initial_memory = nn.Parameter(torch.empty(config.hidden_size))
-        self.initial_control = None if self.released else nn.Parameter(torch.empty(config.hidden_size))
+        seen = config.feed_previous_control or config.self_attention  # or else nothing reads the first control
+        learned = seen and not self.released
+        self.initial_control = nn.Parameter(torch.empty(config.hidden_size)) if learned else None
         self.control_unit = MacControlUnit(config, of_control)
         self.read_unit: MacReadUnit = (ReleasedReadUnit if self.released else PytorchReadUnit)(config, of_read)
         self.write_unit = MacWriteUnit(config)
@@ -366,7 +371,10 @@ class MacCell(nn.Module):
             mask: [B, L], true where there is a word.
         """
         memory = self.initial_memory.expand(len(words), -1)
-        control = question if self.initial_control is None else self.initial_control.expand(len(words), -1)
+        if self.initial_control is not None:
+            control = self.initial_control.expand(len(words), -1)
+        else:
+            control = question if self.released else torch.zeros_like(memory)
         control_mask, memory_mask = self.draw_masks(memory)
         control = _masked(control, control_mask)
         memory = memory if self.released else _masked(memory, memory_mask)
