@@ -101,14 +101,15 @@ def build_extractor(name: str, **options: Any) -> RegionExtractor:
     """Build a registered extractor.
 
     Raises:
-        ConfigurationError: The name is unknown (the message lists the known ones), or an option does not fit.
+        ConfigurationError: The name is unknown (the message lists the known ones), or an option does not fit or is
+            missing.
     """
     if name not in _FACTORIES:
         raise ConfigurationError(f"unknown extractor {name!r}; the known ones are {', '.join(extractor_names())}")
     try:
         return _FACTORIES[name](**options)
     except TypeError as error:
-        if options and "argument" in str(error):
+        if "argument" in str(error) and (options or "required" in str(error)):
             raise ConfigurationError(f"extractor {name!r}: {error}") from error
         raise
 
