@@ -66,6 +66,7 @@ def test_predict_ranks_captions_and_draws(trained, tmp_path, capsys):
         (["evaluate", "{trained}", "--sizes", "tset=3"], "tset"),
         (["predict", "{trained}", "--images", "{tmp}/cut.png", "--text", "a cube"], "cut.png"),
         (["predict", "{trained}", "--images", "{tmp}/whole.png", "--text", "..."], "no words"),
+        (["predict", "{trained}", "--images", "{tmp}/whole.png", "--question", "what?"], "give it captions (--text)"),
         (["extract-features", "--extractor", "resnet", "--output", "{tmp}/store", "--data-dir", "{tmp}"], "{tmp}"),
     ],
 )

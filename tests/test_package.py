@@ -27,7 +27,8 @@ LOWER_LAYERS = {
     "metrics": {"models", "data"},
     "training": {"models", "data", "metrics"},
     "analysis": {"models", "data", "metrics", "training"},
-    "cli": {"models", "data", "metrics", "training", "analysis"},
+    "cli_parser": {"training"},
+    "cli": {"models", "data", "metrics", "training", "analysis", "cli_parser"},
     # The package's __init__ offers the public names of every layer.
     "__init__": {"models", "data", "metrics", "training", "analysis"},
 }

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .cli_parser import SETTINGS, SETTINGS_OF_ONE_TASK, TASKS, build_parser
+
 __all__ = ["main"]
 
 DONE, OUR_FAULT, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -20,14 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 2 for wrong input (one line on stderr; `--debug` shows the traceback), 130 when interrupted after
         saving, 1 for a fault of ours.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = build_parser().parse_args(arguments)
     from transformers.utils import logging
 
     from .models.errors import VlAlignmentError
 
     logging.disable_progress_bar()  # loading takes no time here, and its bars would stand between ours
     try:
-        parsed.run(parsed)
+        _COMMANDS[parsed.command](parsed)
     except VlAlignmentError as error:
         if parsed.debug:
             raise
@@ -51,191 +53,100 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vl-alignment", description="Train and compare alignment functions between words and image regions."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_compare(commands)
-    _add_train(commands)
-    _add_evaluate(commands)
-    _add_predict(commands)
-    _add_extract_features(commands)
-    _command(commands, "env", _env, "Print versions, devices and caches, for bug reports.")
-    return parser
+def _extractor(parsed: argparse.Namespace) -> str | None:
+    return parsed.extractor or ("transformers" if parsed.backbone else None)
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Any:
-    parser = commands.add_parser(name, help=summary, description=summary)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(run=run)
-    return parser
+def _extractor_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    options = {"model": parsed.backbone, "stage": parsed.stage, "image_size": parsed.image_size}
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def _add_preparation(parser: Any, output: str) -> None:
-    """Add what `train` and `compare` share."""
-    from .training.presets import PRESETS
+def _settle(parsed: argparse.Namespace) -> str:
+    """Fill in preset and output folder; return the task.
 
-    parser.add_argument(
-        "--preset", choices=sorted(PRESETS), default="blocks", help="data set and settings (%(default)s)"
-    )
-    parser.add_argument("--output", type=Path, default=Path(output), help="folder of the runs (%(default)s)")
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set; blocks needs none")
-    parser.add_argument("--regions", type=Path, help="folder of a region store (see extract-features)")
-    parser.add_argument("--extractor", help="fill that store first with this extractor")
-    parser.add_argument("--released-layout", action="store_true", help="compute as the authors' released code does")
-    parser.add_argument("--alignment-initialization", choices=["linear", "identity"], help="where W starts")
-    parser.add_argument("--sizes", nargs="+", type=_size, metavar="SPLIT=N", help="use so many images of a split")
-    for name in ("epochs", "batch-size", "evaluate-every", "all-negatives-epochs"):
-        parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
-    parser.add_argument("--decay-epochs", type=int, nargs="*", help="instead of the preset's")
-    parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
-    _add_device(parser)
-    parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan; train nothing")
+    Raises:
+        ConfigurationError: Preset or a setting is of another task.
+    """
+    from .models.errors import ConfigurationError
+    from .training.presets import get_preset
 
-
-def _size(text: str) -> tuple[str, int]:
-    split, separator, number = text.partition("=")
-    if not separator or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=N, for instance train=500")
-    return split, int(number)
-
-
-def _add_device(parser: Any) -> None:
-    parser.add_argument("--device", choices=["auto", "cpu"], help="auto takes an accelerator where there is one")
-    parser.add_argument("--precision", choices=["no", "bf16", "fp16"], help="of training: float32 or autocast")
-
-
-def _add_compare(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "compare",
-        _compare,
-        "Train alignment functions x seeds on one data set, print the paper's Table 2 layout and write the report. "
-        "Run it again to go on after an interruption.",
-    )
-    _add_preparation(parser, "outputs/blocks")
-    parser.add_argument("--functions", nargs="+", metavar="NAME", help="alignment functions (the paper's eight)")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="one run of every function each")
-    parser.add_argument(
-        "--pictures", type=int, default=4, help="test images in the report, with attention (%(default)s)"
-    )
-    parser.add_argument("--no-controls", action="store_true", help="leave out the control runs")
-
-
-def _add_train(commands: Any) -> None:
-    parser = _command(commands, "train", _train, "Train one alignment function and evaluate it.")
-    _add_preparation(parser, "outputs/train")
-    parser.add_argument("--alignment-function", default="general_key", help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def _add_evaluate(commands: Any) -> None:
-    parser = _command(commands, "evaluate", _evaluate, "Evaluate a trained model on a split of a data set.")
-    parser.add_argument("model", type=Path, help="folder of a model, or of a run")
-    parser.add_argument("--preset", default="blocks", help="whose data set to take (%(default)s)")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--regions", type=Path, help="region store; without it the model sees pixels")
-    parser.add_argument("--split", default="test", help="(%(default)s)")
-    parser.add_argument("--sizes", nargs="+", type=_size, metavar="SPLIT=N", help="use so many images of a split")
-    parser.add_argument("--folds", type=int, default=1, help="average over so many folds of the split (%(default)s)")
-    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
-
-
-def _add_predict(commands: Any) -> None:
-    parser = _command(commands, "predict", _predict, "Score pictures against captions with a trained model.")
-    parser.add_argument("model", type=Path, help="folder of a model, or of a run")
-    parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE", help="pictures")
-    parser.add_argument("--text", nargs="+", required=True, metavar="CAPTION", help="captions")
-    parser.add_argument("--extractor", help="how to make regions, for a model without a backbone (what it records)")
-    parser.add_argument("--attention", type=Path, metavar="PNG", help="draw where the best caption's words look")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _add_extract_features(commands: Any) -> None:
-    parser = _command(
-        commands, "extract-features", _extract_features, "Extract the regions of a data set into a region store."
-    )
-    parser.add_argument("--preset", default="flickr8k", help="whose data set to take (%(default)s)")
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set")
-    parser.add_argument("--extractor", default="efficientnet_lite0", help="plug-in (%(default)s)")
-    parser.add_argument("--model", help="for the extractor `transformers`: a model id or folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the region store; resumes")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
-    parser.add_argument("--maximum-failures", type=int, help="broken images beyond which to stop")
+    if parsed.preset is None:
+        parsed.preset = TASKS[parsed.task or "retrieval"][1]
+    task = get_preset(parsed.preset)["task"]
+    if parsed.task is not None and TASKS[parsed.task][0] != task:
+        raise ConfigurationError(f"the preset {parsed.preset!r} is for {task}, not for --task {parsed.task}")
+    for name, owner in SETTINGS_OF_ONE_TASK.items():
+        if getattr(parsed, name) is not None and owner != task:
+            raise ConfigurationError(f"--{name.replace('_', '-')} is a setting of {owner}, not of {task}")
+    if parsed.output is None:
+        parsed.output = Path(parsed.default_output.format(preset=parsed.preset))
+    return task
 
 
 def _prepared(parsed: argparse.Namespace) -> Any:
-    from .training.preparation import prepare_retrieval
+    from .training.preparation import prepare_study
 
-    settings = {
-        name: value
-        for name in (
-            *("epochs", "batch_size", "evaluate_every", "all_negatives_epochs", "decay_epochs", "learning_rate"),
-            *("device", "precision"),
-        )
-        if (value := getattr(parsed, name)) is not None
-    }
     initialization = parsed.alignment_initialization
-    return prepare_retrieval(
+    return prepare_study(
         parsed.preset,
         output=parsed.output,
         data_dir=parsed.data_dir,
         regions=parsed.regions,
         extractor=parsed.extractor,
         sizes=dict(parsed.sizes) if parsed.sizes else None,
-        settings=settings,
+        settings={name: value for name in SETTINGS if (value := getattr(parsed, name)) is not None},
         model_fields={"alignment_initialization": initialization} if initialization else None,
     )
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from .analysis.comparison import compare_retrieval, planned_runs, write_comparison
+    from .analysis.comparison import compare, planned_runs, write_comparison
     from .training.presets import get_preset
 
+    task = _settle(parsed)
     seeds = parsed.seeds if parsed.seeds is not None else get_preset(parsed.preset)["data"]["seeds"]
-    runs = planned_runs(parsed.functions, seeds)
+    runs = planned_runs(parsed.functions, seeds, task)
     study = _prepared(parsed)
     if parsed.dry_run:
         _print_plan(study, runs, parsed.output)
         return
-    compare_retrieval(
-        study, parsed.output, runs, controls=not parsed.no_controls, released_layout=parsed.released_layout
-    )
+    compare(study, parsed.output, runs, controls=not parsed.no_controls, released_layout=parsed.released_layout)
     print(write_comparison(parsed.output, study, pictures=parsed.pictures))
     print(f"report: {parsed.output / 'report.html'}")
 
 
 def _train(parsed: argparse.Namespace) -> None:
     from .analysis.comparison import planned_runs
-    from .training.preparation import run_study_cell
 
-    runs = planned_runs([parsed.alignment_function], [parsed.seed])
+    runs = planned_runs([parsed.alignment_function], [parsed.seed], _settle(parsed))
     study = _prepared(parsed)
     if parsed.dry_run:
         _print_plan(study, runs, parsed.output)
         return
-    result = run_study_cell(
-        study, parsed.output, parsed.alignment_function, parsed.seed, released_layout=parsed.released_layout
+    result = study.run_cell(
+        parsed.output, parsed.alignment_function, parsed.seed, released_layout=parsed.released_layout
     )
     _print_metrics(result["metrics"])
     print(f"model: {parsed.output / result['run_id'] / 'model'}")
 
 
 def _print_plan(study: Any, runs: Sequence[tuple[int, str]], output: Path) -> None:
-    sizes = ", ".join(f"{len(split)} {name}" for name, split in study.data.items())
-    print(f"{study.name}: {sizes}; regions: {study.store or 'from pixels'}")
+    print(f"{study.name}, {study.task}; regions: {study.store or 'from pixels'}")
+    questions = getattr(study.data, "questions", {})
+    for name, size in study.sizes.items():
+        print(f"{name}: {size} pictures" + (f", {len(questions[name])} questions" if questions else ""))
+    print(f"model: {json.dumps(study.model_fields)}")
     print(f"settings: {json.dumps(study.settings)}")
     for seed, name in runs:
         print(f"would train {name}, seed {seed}, below {output}")
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from .training.evaluation import evaluate_retrieval
+    from .training.evaluation import evaluate
 
     _print_metrics(
-        evaluate_retrieval(
+        evaluate(
             _model_folder(parsed.model),
             parsed.preset,
             data_dir=parsed.data_dir,
@@ -249,29 +160,47 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
-    from .analysis.prediction import predict_similarity
+    from .analysis.prediction import predict_answers, predict_similarity
 
-    scores = predict_similarity(
-        _model_folder(parsed.model), parsed.images, parsed.text, extractor=parsed.extractor, attention=parsed.attention
+    predict = predict_similarity if parsed.question is None else predict_answers
+    rows = predict(
+        _model_folder(parsed.model),
+        parsed.images,
+        parsed.text or parsed.question,
+        extractor=_extractor(parsed),
+        extractor_options=_extractor_options(parsed),
+        attention=parsed.attention,
     )
+    for asked in rows[0].get("questions", ()):
+        if unknown := asked["unknown_words"]:
+            words = f"{len(unknown)} unknown word{'s' * (len(unknown) > 1)}, read as <unk>: {', '.join(unknown)}"
+            print(f"vl-alignment: {asked['question']!r}: {words}", file=sys.stderr)
     if parsed.json:
-        print(json.dumps(scores, indent=2, ensure_ascii=False))
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    for row in scores:
+    for row in rows:
         print(row["image"])
-        for match in row["captions"]:
+        for match in row.get("captions", ()):
             print(f"  {match['score']:+.4f}  {match['text']}")
+        for asked in row.get("questions", ()):
+            print(f"  {asked['question']}")
+            for best in asked["answers"]:
+                print(f"    {best['probability']:6.1%}  {best['answer']}")
 
 
 def _extract_features(parsed: argparse.Namespace) -> None:
-    from .data.features import build_extractor, extract_regions
-    from .data.retrieval import load_retrieval_dataset
-    from .training.presets import get_preset
+    import torch
 
-    options = {"model": parsed.model} if parsed.model else {}
+    from .data.features import build_extractor, extract_regions
+    from .training.evaluation import load_images
+
+    images = load_images(parsed.preset, parsed.data_dir, sizes=dict(parsed.sizes) if parsed.sizes else None)
+    options = _extractor_options(parsed)
+    if parsed.device == "auto" and torch.cuda.is_available():
+        options["device"] = "cuda"
     store = extract_regions(
-        load_retrieval_dataset(get_preset(parsed.preset)["data"]["name"], parsed.data_dir),
-        build_extractor(parsed.extractor, **options),
+        images,
+        build_extractor(_extractor(parsed) or "efficientnet_lite0", **options),
         parsed.output,
         batch_size=parsed.batch_size,
         dtype=parsed.dtype,
@@ -302,6 +231,16 @@ def _print_metrics(metrics: dict[str, float]) -> None:
     width = max(len(name) for name in metrics)
     for name, value in metrics.items():
         print(f"{name:<{width}}  {value:8.2f}")
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compare": _compare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "extract-features": _extract_features,
+    "env": _env,
+}
 
 
 if __name__ == "__main__":

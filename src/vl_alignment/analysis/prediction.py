@@ -1,20 +1,25 @@
-"""Score pictures from files against captions, and draw where the best caption's words look."""
+"""Read pictures from files with a trained model: score captions or answer questions, and draw where the model looks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from ..data.features import build_extractor
-from ..models.errors import DataError
+from ..models.errors import ConfigurationError, DataError
 from ..models.vision import grid_boxes
-from ..training.evaluation import load_retrieval_model
-from .attention import scan_alignment_map
+from ..training.evaluation import load_model
+from .attention import mac_alignment_maps, scan_alignment_map
 from .drawing import alignment_png
+from .drawing_steps import reasoning_png
 
-__all__ = ["predict_similarity"]
+__all__ = ["predict_answers", "predict_similarity"]
+
+ANSWERS_SHOWN = 3
 
 
 @torch.no_grad()
@@ -24,6 +29,7 @@ def predict_similarity(
     texts: Sequence[str],
     *,
     extractor: str | None = None,
+    extractor_options: Mapping[str, Any] | None = None,
     attention: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Rank captions for each picture.
@@ -33,6 +39,7 @@ def predict_similarity(
         images: Picture files.
         texts: Captions.
         extractor: Makes the regions for a model without a backbone; by default the one its config records.
+        extractor_options: Of that extractor.
         attention: A PNG file to draw the first picture's best caption into.
 
     Returns:
@@ -40,18 +47,13 @@ def predict_similarity(
 
     Raises:
         DataError: If a picture cannot be read or a caption has no words.
+        ConfigurationError: If the model is for another task, or the extractor cannot be built.
         CheckpointError: If the model cannot be loaded.
     """
-    model, processor = load_retrieval_model(folder)
+    model, processor = load_model(folder, task="retrieval")
     pictures = [_read(Path(path)) for path in images]
-    inputs = dict(processor(text=list(texts)))
-    boxes = None
-    if model.config.vision_config is not None:
-        inputs.update(processor(images=pictures))
-    else:
-        features, boxes = build_extractor(extractor or model.config.region_extractor)(pictures)
-        inputs["region_features"] = torch.from_numpy(features)
-    output = model(**inputs, return_loss=False)
+    inputs, boxes = _image_inputs(model, processor, pictures, extractor, extractor_options)
+    output = model(**processor(text=list(texts)), **inputs, return_loss=False)
     rows: list[dict[str, Any]] = []
     for path, scores in zip(images, output.logits_per_image.tolist(), strict=True):
         ranked = sorted(zip(texts, scores, strict=True), key=lambda pair: -pair[1])
@@ -68,9 +70,112 @@ def predict_similarity(
     return rows
 
 
+@torch.no_grad()
+def predict_answers(
+    folder: str | Path,
+    images: Sequence[str | Path],
+    questions: Sequence[str],
+    *,
+    extractor: str | None = None,
+    extractor_options: Mapping[str, Any] | None = None,
+    attention: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Answer questions about each picture.
+
+    Args:
+        folder: Of a model with its processor.
+        images: Picture files.
+        questions: Asked about every picture.
+        extractor: As of `predict_similarity`.
+        extractor_options: Of that extractor.
+        attention: A PNG file to draw the steps of the first picture's first question into.
+
+    Returns:
+        {"image", "questions": [{"question", "unknown_words", "answers": [{"answer", "probability"}, ...]}, ...]} for
+        each picture: the most probable answers first, and the words that the model reads as unknown.
+
+    Raises:
+        DataError: If a picture cannot be read, a question has no words, or the regions are another grid.
+        ConfigurationError: As of `predict_similarity`.
+        CheckpointError: If the model cannot be loaded.
+    """
+    model, processor = load_model(folder, task="question-answering")
+    pictures = [_read(Path(path)) for path in images]
+    inputs, _ = _image_inputs(model, processor, pictures, extractor, extractor_options)
+    knowledge = model.encode_images(**inputs)
+    rows: list[dict[str, Any]] = [{"image": str(path), "questions": []} for path in images]
+    for question in questions:
+        # One by one: the cell that attends to padding would answer otherwise beside a longer question.
+        encoded = processor(text=question)
+        logits = model.answer(
+            knowledge, **{name: ids.expand(len(pictures), -1) for name, ids in encoded.items()}
+        ).logits
+        unknown = _unknown_words(processor.tokenizer, question)
+        for row, scores in zip(rows, logits, strict=True):
+            best = _best_answers(scores, model.config.id2label)
+            row["questions"].append({"question": question, "unknown_words": unknown, "answers": best})
+    if attention is not None:
+        Path(attention).write_bytes(_steps_png(model, processor, knowledge[:1], questions[0], pictures[0]))
+    return rows
+
+
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"the picture cannot be read ({error}); give a complete image file", path=path) from error
+
+
+def _image_inputs(
+    model: Any,
+    processor: Any,
+    pictures: list[Image.Image],
+    extractor: str | None,
+    extractor_options: Mapping[str, Any] | None,
+) -> tuple[dict[str, Tensor], np.ndarray | None]:
+    """Make what the model sees of the pictures, and the boxes [I, R, 4] where an extractor gave them."""
+    if model.config.vision_config is not None:
+        if extractor is not None or extractor_options:
+            raise ConfigurationError("the model sees pictures through its own backbone; leave the extractor out")
+        return dict(processor(images=pictures)), None
+    name = extractor or model.config.region_extractor
+    if name is None:
+        raise ConfigurationError("the model does not record what made its regions; name it (--extractor)")
+    features, boxes = build_extractor(name, **(extractor_options or {}))(pictures)
+    return {"region_features": torch.from_numpy(features)}, boxes
+
+
+def _best_answers(logits: Tensor, id2label: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Name the most probable answers of one question by its logits [A]."""
+    probabilities, numbers = logits.softmax(dim=-1).topk(min(ANSWERS_SHOWN, len(logits)))
+    return [
+        {"answer": id2label[number], "probability": probability}
+        for number, probability in zip(numbers.tolist(), probabilities.tolist(), strict=True)
+    ]
+
+
+def _unknown_words(tokenizer: Any, question: str) -> list[str]:
+    encoded = tokenizer(question, return_offsets_mapping=True)
+    places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [question[start:end] for token, (start, end) in places if token == tokenizer.unk_token_id]
+
+
+def _steps_png(model: Any, processor: Any, knowledge: Tensor, question: str, picture: Image.Image) -> bytes:
+    """Draw where each reasoning step about one picture looks; `knowledge` [1, N, d]."""
+    encoded = processor(text=question)
+    output = model.answer(knowledge, **encoded, output_attentions=True)
+    side = model.config.grid_size
+    maps = mac_alignment_maps(
+        output.question_attentions[0].numpy(),
+        output.image_attentions[0].numpy(),
+        processor.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]),
+        picture,
+        grid=(side, side),
+    )
+    return reasoning_png(
+        maps,
+        question=question,
+        answer=model.answer_words(output.logits)[0],
+        alignment_function=model.config.alignment_function,
+    )

@@ -1,0 +1,165 @@
+"""The commands and options of the command line."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SETTINGS", "SETTINGS_OF_ONE_TASK", "TASKS", "build_parser", "split_size"]
+
+# What --task calls a task: the presets' name of it, and the preset that needs no download.
+TASKS = {"retrieval": ("retrieval", "blocks"), "vqa": ("question-answering", "blocks-vqa")}
+# Settings that only one task has.
+SETTINGS_OF_ONE_TASK = {"all_negatives_epochs": "retrieval", "questions_per_image": "question-answering"}
+SETTINGS = (
+    *("epochs", "batch_size", "evaluate_every", "decay_epochs", "learning_rate", "device", "precision"),
+    *SETTINGS_OF_ONE_TASK,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; it sets `command`, and everything that the command reads."""
+    parser = argparse.ArgumentParser(
+        prog="vl-alignment", description="Train and compare alignment functions between words and image regions."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_compare(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_extract_features(commands)
+    _command(commands, "env", "Print versions, devices and caches, for bug reports.")
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str) -> Any:
+    parser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _add_preparation(parser: Any, output: str) -> None:
+    """Add what `train` and `compare` share."""
+    from .training.presets import PRESETS
+
+    parser.add_argument(
+        "--task", choices=sorted(TASKS), help="retrieval with SCAN or question answering with MAC (the preset's)"
+    )
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), help="data set and settings (blocks; with --task vqa blocks-vqa)"
+    )
+    parser.add_argument("--output", type=Path, help=f"folder of the runs ({output.format(preset='PRESET')})")
+    parser.set_defaults(default_output=output)
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set; blocks needs none")
+    parser.add_argument("--regions", type=Path, help="folder of a region store (see extract-features)")
+    parser.add_argument("--extractor", help="fill that store first with this extractor")
+    parser.add_argument("--released-layout", action="store_true", help="compute as the authors' released code does")
+    parser.add_argument("--alignment-initialization", choices=["linear", "identity"], help="where W starts")
+    _add_sizes(parser)
+    for name in ("epochs", "batch-size", "evaluate-every"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
+    parser.add_argument("--all-negatives-epochs", type=int, help="of retrieval, instead of the preset's")
+    parser.add_argument("--questions-per-image", type=int, help="of an example of vqa, instead of the preset's")
+    parser.add_argument("--decay-epochs", type=int, nargs="*", help="instead of the preset's")
+    parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
+    _add_device(parser)
+    parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan; train nothing")
+
+
+def _add_sizes(parser: Any) -> None:
+    parser.add_argument("--sizes", nargs="+", type=split_size, metavar="SPLIT=N", help="use so many images of a split")
+
+
+def split_size(text: str) -> tuple[str, int]:
+    """Read SPLIT=N.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    split, separator, number = text.partition("=")
+    if not separator or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=N, for instance train=500")
+    return split, int(number)
+
+
+def _add_device(parser: Any) -> None:
+    parser.add_argument("--device", choices=["auto", "cpu"], help="auto takes an accelerator where there is one")
+    parser.add_argument("--precision", choices=["no", "bf16", "fp16"], help="of training: float32 or autocast")
+
+
+def _add_compare(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "compare",
+        "Train alignment functions x seeds on one data set, print the paper's table and write the report. "
+        "Run it again to go on after an interruption.",
+    )
+    _add_preparation(parser, "outputs/{preset}")
+    parser.add_argument(
+        "--functions", nargs="+", metavar="NAME", help="alignment functions (those of the paper's table)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="one run of every function each")
+    parser.add_argument(
+        "--pictures", type=int, default=4, help="test images in the report, with attention (%(default)s)"
+    )
+    parser.add_argument("--no-controls", action="store_true", help="leave out the control runs")
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", "Train one alignment function and evaluate it.")
+    _add_preparation(parser, "outputs/train")
+    parser.add_argument("--alignment-function", default="general_key", help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _command(commands, "evaluate", "Evaluate a trained model on a split of a data set.")
+    parser.add_argument("model", type=Path, help="folder of a model, or of a run")
+    parser.add_argument("--preset", help="whose data set to take (blocks, or blocks-vqa, by the model)")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--regions", type=Path, help="region store; without it the model sees pixels")
+    parser.add_argument("--split", help="(the one that the preset's results are measured on)")
+    _add_sizes(parser)
+    parser.add_argument("--folds", type=int, default=1, help="average over so many folds of the split (%(default)s)")
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _command(
+        commands, "predict", "Score pictures against captions, or answer questions, with a trained model."
+    )
+    parser.add_argument("model", type=Path, help="folder of a model, or of a run")
+    parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE", help="pictures")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--text", nargs="+", metavar="CAPTION", help="captions, for a retrieval model")
+    asked.add_argument("--question", nargs="+", metavar="QUESTION", help="for a question-answering model")
+    parser.add_argument("--extractor", help="how to make regions, for a model without a backbone (what it records)")
+    _add_backbone(parser)
+    parser.add_argument(
+        "--attention",
+        type=Path,
+        metavar="PNG",
+        help="draw where the best caption's words look, or the steps of the first question",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_extract_features(commands: Any) -> None:
+    parser = _command(commands, "extract-features", "Extract the regions of a data set into a region store.")
+    parser.add_argument("--preset", default="flickr8k", help="whose data set to take (%(default)s)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set")
+    parser.add_argument("--extractor", help="plug-in (efficientnet_lite0; transformers where a backbone is named)")
+    _add_backbone(parser)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the region store; resumes")
+    _add_sizes(parser)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
+    parser.add_argument("--maximum-failures", type=int, help="broken images beyond which to stop")
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+
+
+def _add_backbone(parser: Any) -> None:
+    """Add the options of the extractor `transformers`."""
+    parser.add_argument("--backbone", help="for the extractor `transformers`: a model id or folder")
+    parser.add_argument("--stage", help="of that backbone, for instance stage3: 14 x 14 cells of a ResNet at 224 px")
+    parser.add_argument("--image-size", type=int, help="of that backbone's input, in pixels a side")
