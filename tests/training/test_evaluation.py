@@ -79,7 +79,10 @@ def test_models_are_told_apart_by_their_configuration(mac, tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
     with pytest.raises(CheckpointError, match="type 'bert'"):
         load_model(tmp_path / "bert")
-    with pytest.raises(CheckpointError, match="configuration cannot be loaded"):
+    (tmp_path / "bert" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="the configuration cannot be loaded"):
+        load_model(tmp_path / "bert")
+    with pytest.raises(CheckpointError, match="no such folder"):
         load_model(tmp_path / "nothing")
 
 

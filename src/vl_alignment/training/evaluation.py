@@ -68,7 +68,9 @@ def load_model(folder: str | Path, task: str | None = None) -> tuple[Any, Any]:
         CheckpointError: If a part is missing or damaged, or the model is of another package.
         ConfigurationError: If the model is for another task.
     """
-    config = _loaded(AutoConfig.from_pretrained, folder, "the configuration")
+    there = Path(folder).is_dir()
+    what = "the configuration" if there else "there is no such folder, and a repository of this name"
+    config = _loaded(AutoConfig.from_pretrained, folder, what)
     kind = _KINDS.get(config.model_type)
     if kind is None:
         raise CheckpointError(
