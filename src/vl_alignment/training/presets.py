@@ -132,6 +132,8 @@ PRESETS: dict[str, Preset] = {
             "stem_layers": 1,
             "stem_kernel_size": 1,
             "stem_coordinates": True,
+            # Two processes pad their halves of a batch apart; answers should not depend on it.
+            "mask_padding": True,
             "memory_dropout": 0.0,
             "control_dropout": 0.0,
         },
