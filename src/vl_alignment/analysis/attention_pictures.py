@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from ..models.modeling_mac import MacForQuestionAnswering
@@ -18,7 +20,7 @@ from .drawing_steps import reasoning_png
 from .report import Picture
 from .statistics import row_key
 
-__all__ = ["attention_pictures"]
+__all__ = ["attention_pictures", "model_reasoning_png"]
 
 
 def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, Any]], count: int) -> list[Picture]:
@@ -36,7 +38,7 @@ def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, A
     if study.store is None:
         return []
     items = _ITEMS[study.task](study, count)
-    drawn: list[Picture] = [(text, {}) for text in items.texts]
+    drawn: list[tuple[str, dict[str, bytes]]] = [(text, {}) for text in items.texts]
     first_seed = min(result["seed"] for result in results)
     for result in results:
         folder = RunDirectory(output / result["run_id"]).model
@@ -47,6 +49,46 @@ def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, A
         for number, (_, pictures) in enumerate(drawn):
             pictures[row_key(result)] = items.draw(model, tokenizer, number)
     return [picture for picture in drawn if picture[1]]
+
+
+def model_reasoning_png(
+    model: Any,
+    tokenizer: Any,
+    knowledge: Tensor,
+    question: str,
+    picture: Image.Image | None,
+    right_answer: str | None = None,
+) -> bytes:
+    """Draw where each of MAC's reasoning steps looks, for one question about one picture.
+
+    Args:
+        model: A `MacForQuestionAnswering`.
+        tokenizer: Of the model.
+        knowledge: Of the picture, [1, N, d]; see `encode_images`.
+        question: As it was asked.
+        picture: To light; None where only features exist.
+        right_answer: Written beside the model's, where it is known.
+
+    Returns:
+        A PNG.
+    """
+    encoded = tokenizer([question], return_tensors="pt")
+    output = model.answer(knowledge, encoded["input_ids"], encoded["attention_mask"], output_attentions=True)
+    side = model.config.grid_size
+    maps = mac_alignment_maps(
+        output.question_attentions[0].numpy(),
+        output.image_attentions[0].numpy(),
+        tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]),
+        picture,
+        grid=(side, side),
+    )
+    return reasoning_png(
+        maps,
+        question=question,
+        answer=model.answer_words(output.logits)[0],
+        right_answer=right_answer,
+        alignment_function=model.config.alignment_function,
+    )
 
 
 class Items(Protocol):
@@ -115,22 +157,9 @@ class _Questions:
     @torch.no_grad()
     def draw(self, model: Any, tokenizer: Any, number: int) -> bytes:
         question, record = self.questions[number], self.records[number]
-        encoded = tokenizer([question["question"]], return_tensors="pt")
-        output = model(**encoded, region_features=_features(self.study, record), output_attentions=True)
-        side = model.config.grid_size
-        maps = mac_alignment_maps(
-            output.question_attentions[0].numpy(),
-            output.image_attentions[0].numpy(),
-            tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]),
-            _picture(record),
-            grid=(side, side),
-        )
-        return reasoning_png(
-            maps,
-            question=question["question"],
-            answer=model.answer_words(output.logits)[0],
-            right_answer=question["answer"] or None,
-            alignment_function=model.config.alignment_function,
+        knowledge = model.encode_images(region_features=_features(self.study, record))
+        return model_reasoning_png(
+            model, tokenizer, knowledge, question["question"], _picture(record), right_answer=question["answer"] or None
         )
 
 

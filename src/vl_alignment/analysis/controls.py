@@ -79,7 +79,6 @@ def question_controls(study: QuestionStudy, output: Path, first: Mapping[str, An
     Arguments and result as of `retrieval_controls`. The model that sees zeros is trained exactly as `first` was.
     """
     train, test = (study.data.questions[split] for split in ("train", study.test_split))
-    columns = ("answer", "question_type")
     blind = _control_run(study, output, first, blind=True, name="image-zeroed")
     epochs, shuffled = _shuffled_run(
         study, output, first, data=shuffled_answers(study.data, first["seed"]), name="shuffled"
@@ -89,7 +88,7 @@ def question_controls(study: QuestionStudy, output: Path, first: Mapping[str, An
             "name": "majority by type",
             "description": "the most frequent training answer of each question type",
             "metrics": majority_accuracy(
-                *(train[column] for column in columns), *(test[column] for column in columns), test["program_depth"]
+                train["answer"], train["question_type"], test["answer"], test["question_type"], test["program_depth"]
             ),
         },
         {

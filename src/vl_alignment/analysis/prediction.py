@@ -13,9 +13,9 @@ from ..data.features import build_extractor
 from ..models.errors import ConfigurationError, DataError
 from ..models.vision import grid_boxes
 from ..training.evaluation import load_model
-from .attention import mac_alignment_maps, scan_alignment_map
+from .attention import scan_alignment_map
+from .attention_pictures import model_reasoning_png
 from .drawing import alignment_png
-from .drawing_steps import reasoning_png
 
 __all__ = ["predict_answers", "predict_similarity"]
 
@@ -115,7 +115,8 @@ def predict_answers(
             best = _best_answers(scores, model.config.id2label)
             row["questions"].append({"question": question, "unknown_words": unknown, "answers": best})
     if attention is not None:
-        Path(attention).write_bytes(_steps_png(model, processor, knowledge[:1], questions[0], pictures[0]))
+        drawn = model_reasoning_png(model, processor.tokenizer, knowledge[:1], questions[0], pictures[0])
+        Path(attention).write_bytes(drawn)
     return rows
 
 
@@ -159,23 +160,3 @@ def _unknown_words(tokenizer: Any, question: str) -> list[str]:
     encoded = tokenizer(question, return_offsets_mapping=True)
     places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     return [question[start:end] for token, (start, end) in places if token == tokenizer.unk_token_id]
-
-
-def _steps_png(model: Any, processor: Any, knowledge: Tensor, question: str, picture: Image.Image) -> bytes:
-    """Draw where each reasoning step about one picture looks; `knowledge` [1, N, d]."""
-    encoded = processor(text=question)
-    output = model.answer(knowledge, **encoded, output_attentions=True)
-    side = model.config.grid_size
-    maps = mac_alignment_maps(
-        output.question_attentions[0].numpy(),
-        output.image_attentions[0].numpy(),
-        processor.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]),
-        picture,
-        grid=(side, side),
-    )
-    return reasoning_png(
-        maps,
-        question=question,
-        answer=model.answer_words(output.logits)[0],
-        alignment_function=model.config.alignment_function,
-    )

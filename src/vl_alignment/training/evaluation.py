@@ -20,7 +20,7 @@ from ..models.processing_mac import MacProcessor
 from ..models.processing_scan import ScanProcessor
 from .arguments import TrainingSettings
 from .objectives import RetrievalObjective
-from .preparation import _load as load_data
+from .preparation import load_data
 from .presets import get_preset
 from .question_objective import QuestionObjective
 

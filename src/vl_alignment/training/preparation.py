@@ -27,7 +27,7 @@ from .question_answering import train_question_run
 from .region_encoder import blocks_regions, region_encoder_settings
 from .retrieval import train_retrieval_run
 
-__all__ = ["QuestionStudy", "RetrievalStudy", "Study", "cache_folder", "prepare_study"]
+__all__ = ["QuestionStudy", "RetrievalStudy", "Study", "cache_folder", "load_data", "prepare_study"]
 
 
 @dataclass(kw_only=True)
@@ -223,7 +223,7 @@ def prepare_study(
     options = chosen["data"]
     study = _STUDIES[chosen["task"]](
         name=options["name"],
-        data=_load(chosen["task"], options, data_dir, sizes),
+        data=load_data(chosen["task"], options, data_dir, sizes),
         model_fields={**chosen["model"], **(model_fields or {})},
         settings=changed,
         options=options,
@@ -241,9 +241,10 @@ def prepare_study(
 _STUDIES: dict[str, type[Study]] = {study.task: study for study in (RetrievalStudy, QuestionStudy)}
 
 
-def _load(
+def load_data(
     task: str, options: Mapping[str, Any], data_dir: str | Path | None, sizes: Mapping[str, int] | None
 ) -> datasets.DatasetDict | QuestionData:
+    """Load the data of a preset, given its task and its options of the data; `sizes` are pictures a split."""
     load: Any = load_retrieval_dataset if task == RetrievalStudy.task else load_question_dataset
     further = {name: options[name] for name in ("questions_per_image",) if name in options}
     sizes = {**options.get("sizes", {}), **(sizes or {})} or None

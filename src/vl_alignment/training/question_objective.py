@@ -72,7 +72,7 @@ class QuestionObjective:
         else:
             raise ConfigurationError("Images are needed: give a region store, or an image processor for pixels.")
 
-    def check_model(self, model: nn.Module) -> None:
+    def check_model(self, model: Any) -> None:
         """Compare vocabularies, answers and features with the model.
 
         Raises:

@@ -167,7 +167,7 @@ def train_region_encoder(
     splits = {name: _checked_split(data, name) for name in ("train", "validation")}
     if image_size is None:
         image_size = int(splits["train"][0]["image"].width)
-    stride = 2 ** (len(config.hidden_sizes) + 1)
+    stride = 2 ** (len(config.hidden_sizes or ()) + 1)
     if image_size < stride or image_size % stride:
         raise ConfigurationError(f"image_size={image_size} must be a multiple of {stride}, the side of a cell.")
     if label not in EMPTY_CELL_WEIGHT:
