@@ -138,11 +138,11 @@ PRESETS: dict[str, Preset] = {
             "control_dropout": 0.0,
         },
         "settings": {
-            "epochs": 10,
+            "epochs": 8,
             "batch_size": 16,
             "questions_per_image": 10,
             "learning_rate": 2e-3,
-            "decay_epochs": [6, 8, 9],
+            "decay_epochs": [5, 7],
             "decay_factor": 0.3,
             "warmup_steps": 200,
             "ema_decay": 0.999,
