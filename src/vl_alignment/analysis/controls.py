@@ -24,8 +24,8 @@ __all__ = [
     "shuffled_captions",
 ]
 
-# The shuffled run takes one epoch in so many of the others'.
-SHARE_OF_EPOCHS = 3
+# The shuffled run takes one epoch in so many of the others'; an epoch of questions shows each picture several times.
+SHARE_OF_EPOCHS = {"retrieval": 3, "question-answering": 8}
 
 
 def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _shuffled_run(
     study: Study, output: Path, first: Mapping[str, Any], **arguments: Any
 ) -> tuple[int, dict[str, float]]:
     """Train a control for a share of the epochs: what leaks would show early. Return their number and the metrics."""
-    epochs = max(1, study.settings["epochs"] // SHARE_OF_EPOCHS)
+    epochs = max(1, study.settings["epochs"] // SHARE_OF_EPOCHS[study.task])
     return epochs, _control_run(study, output, first, epochs=epochs, **arguments)
 
 

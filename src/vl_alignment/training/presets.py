@@ -138,7 +138,7 @@ PRESETS: dict[str, Preset] = {
             "control_dropout": 0.0,
         },
         "settings": {
-            "epochs": 8,
+            "epochs": 10,
             "batch_size": 16,
             "questions_per_image": 10,
             "learning_rate": 2e-3,
