@@ -1,7 +1,9 @@
 import json
+from typing import Any
 
 import pytest
 
+from vl_alignment.models import MacConfig, ScanConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.presets import PRESETS, get_preset
@@ -51,7 +53,23 @@ def test_unknown_key_is_refused_with_the_known_ones():
 def test_preset_is_valid(name):
     preset = get_preset(name)
     assert TrainingSettings.from_dict(preset["settings"]).batch_size > 0
-    assert preset["model"]["lambda_softmax"] == 9.0 and preset["model"]["negatives"] == "hardest"
+    if preset["task"] == "retrieval":
+        config: Any = ScanConfig(**preset["model"])
+        assert (config.lambda_softmax, config.negatives) == (9.0, "hardest")
+    else:
+        config = MacConfig(**preset["model"])
+    assert config.alignment_function  # the fields are those of the task's model
+
+
+def test_preset_of_the_paper_for_clevr():
+    preset = get_preset("clevr")
+    config = MacConfig(**preset["model"])
+    assert (config.cell, config.alignment_units, config.num_steps) == ("released", "read_and_control", 4)
+    assert (config.hidden_size, config.word_embedding_size, config.feature_size) == (512, 300, 1024)
+    settings = TrainingSettings.from_dict(preset["settings"])
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (8, 128, 1e-4)
+    assert (settings.plateau_factor, settings.ema_decay, settings.gradient_clipping) == (0.5, 0.999, 8.0)
+    assert preset["data"]["test_split"] == "validation"  # the answers of the test split are not public
 
 
 def test_presets_of_the_paper():
