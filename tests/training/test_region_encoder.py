@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -233,7 +235,7 @@ def test_interrupted_training_goes_on_and_ends_with_the_same_weights(blocks, reg
     monkeypatch.setattr(RegionAttributeObjective, "loss", interrupted)
     with pytest.raises(TrainingInterrupted):
         train_region_encoder(blocks, tmp_path, settings=settings(), vision_fields=TINY)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())  # beside its lock
     with pytest.raises(CheckpointError, match="no finished region encoder"):
         load_region_encoder(folder)
     resumed = train_region_encoder(blocks, tmp_path, settings=settings(), vision_fields=TINY)
@@ -288,3 +290,22 @@ def test_damaged_and_newer_encoders_are_refused(tmp_path):
     file.write_text('{"schema_version": 99}')
     with pytest.raises(CheckpointError, match="update vl-alignment"):
         load_region_encoder(tmp_path)
+
+
+def test_two_programs_that_want_one_encoder_train_it_once(blocks, tmp_path, monkeypatch):
+    trained, train = [], region_encoder.train
+
+    def counted(*arguments, **keywords):
+        trained.append(1)
+        time.sleep(0.2)  # so that the other one asks for it meanwhile
+        return train(*arguments, **keywords)
+
+    monkeypatch.setattr(region_encoder, "train", counted)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)  # threads stand for programs, and may not set it
+
+    def ask(_):
+        return train_region_encoder(blocks, tmp_path, settings=settings(epochs=1), vision_fields=TINY)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(ask, range(2))
+    assert len(trained) == 1 and first == second

@@ -5,11 +5,12 @@ on ImageNet before its regions are used; captions are never read, and the test s
 are left behind: the regions are the cells' features.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import datasets
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from huggingface_hub.utils import WeakFileLock
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 
 from vl_alignment.data.features import RegionStore, extract_regions
@@ -167,7 +169,7 @@ def train_region_encoder(
     splits = {name: _checked_split(data, name) for name in ("train", "validation")}
     if image_size is None:
         image_size = int(splits["train"][0]["image"].width)
-    stride = 2 ** (len(config.hidden_sizes or ()) + 1)
+    stride = _stride(config)
     if image_size < stride or image_size % stride:
         raise ConfigurationError(f"image_size={image_size} must be a multiple of {stride}, the side of a cell.")
     if label not in EMPTY_CELL_WEIGHT:
@@ -183,18 +185,32 @@ def train_region_encoder(
         "settings": {name: value for name, value in settings.to_dict().items() if name not in _NOT_IN_KEY},
     }
     run = RunDirectory(Path(output) / f"region-encoder-{_key(identity)}")
-    if (run.path / INFORMATION_NAME).exists():
-        return load_region_encoder(run.path)
+    accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
+    with _one_program_at_a_time(run.path, accelerator):
+        if not (run.path / INFORMATION_NAME).exists():
+            _train(run, splits, identity, config, settings, accelerator, started)
+    return load_region_encoder(run.path)
 
+
+def _train(
+    run: RunDirectory,
+    splits: Mapping[str, datasets.Dataset],
+    identity: Mapping[str, Any],
+    config: ResNetConfig,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    started: float,
+) -> None:
+    """Train the encoder that `identity` describes, and write what it reached."""
     run.check_writable()
-    grid = image_size // stride
+    image_size = identity["image_size"]
+    grid = image_size // _stride(config)
     processor = SquareImageProcessorPil(size={"height": image_size, "width": image_size})
-    cells = {name: AttributeCells(split, image_size, grid, label) for name, split in splits.items()}
+    cells = {name: AttributeCells(split, image_size, grid, identity["label"]) for name, split in splits.items()}
     objective = RegionAttributeObjective(cells["train"], cells["validation"], settings, processor)
     set_seed(settings.seed)
     model = RegionAttributeModel(config)
     prepared = time.monotonic() - started
-    accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
     summary = train(model, objective, settings, run, accelerator=accelerator)
     if accelerator.is_main_process:
         metrics = _best_validation(run)
@@ -209,8 +225,24 @@ def train_region_encoder(
         }
         write_json(run.path / INFORMATION_NAME, information)
         shutil.rmtree(run.checkpoints)
-    accelerator.wait_for_everyone()
-    return load_region_encoder(run.path)
+
+
+@contextlib.contextmanager
+def _one_program_at_a_time(folder: Path, accelerator: Accelerator | None) -> Iterator[None]:
+    """Hold a folder of the cache for the processes of one program; another program that wants it waits."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    main = accelerator is None or accelerator.is_main_process
+    with WeakFileLock(f"{folder}.lock") if main else contextlib.nullcontext():
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        yield
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+
+
+def _stride(config: ResNetConfig) -> int:
+    """Pixels along a side of a cell."""
+    return 2 ** (len(config.hidden_sizes or ()) + 1)
 
 
 def load_region_encoder(folder: str | Path) -> RegionEncoder:
@@ -295,16 +327,16 @@ def blocks_regions(
     # Ids do not tell pictures of two sizes apart, so the store is named by the pictures themselves.
     folder = encoder.folder / f"regions-{_pictures_hash(data)}-{dtype}"
     timing = folder / "seconds.json"
-    if (accelerator is None or accelerator.is_main_process) and not timing.exists():
-        started = time.monotonic()
-        # The model, not its folder: a store's version should not hold the path of this machine. Float32, on the CPU
-        # and with the same scaling, so that a retrieval model that gets these weights sees the same from pixels.
-        extractor = TransformersGridExtractor(encoder.backbone(), image_size=encoder.image_size)
-        extractor.name = EXTRACTOR_NAME  # results then say that the regions' maker was trained on attributes
-        extract_regions(data, extractor, folder, dtype=dtype, progress=progress)
-        write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
+    main = accelerator is None or accelerator.is_main_process
+    with _one_program_at_a_time(folder, accelerator):
+        if main and not timing.exists():
+            started = time.monotonic()
+            # The model, not its folder: a store's version should not hold the path of this machine. On the CPU and with
+            # the same scaling, so that a model that gets these weights sees the same from pixels.
+            extractor = TransformersGridExtractor(encoder.backbone(), image_size=encoder.image_size)
+            extractor.name = EXTRACTOR_NAME  # results then say that the regions' maker was trained on attributes
+            extract_regions(data, extractor, folder, dtype=dtype, progress=progress)
+            write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
     seconds = json.loads(timing.read_text())["seconds"]
     return BlocksRegions(RegionStore.open(folder), encoder, round(encoder.seconds + seconds, 1))
 
