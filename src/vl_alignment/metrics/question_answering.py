@@ -9,12 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..data.blocks.programs import QUESTION_TYPES
 from ..models.errors import DataError
 
 __all__ = ["QUESTION_TYPES", "majority_accuracy", "question_answering_metrics"]
-
-QUESTION_TYPES = ("exist", "count", "compare_integer", "query_attribute", "compare_attribute")
-"""CLEVR's five question types (Table 5), in the order in which results list them."""
 
 UNKNOWN_TYPE, UNKNOWN_DEPTH = "", -1
 

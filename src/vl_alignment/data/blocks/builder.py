@@ -4,7 +4,6 @@ dataset = load_blocks(train=2000, image_size=96)
 stream = BlocksBuilder(train=10**6).as_streaming_dataset("train")
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,6 +17,7 @@ from PIL import Image
 from vl_alignment.data.blocks.captions import make_captions
 from vl_alignment.data.blocks.rendering import check_image_size, render_scene
 from vl_alignment.data.blocks.scene import SPLITS, Scene, check_scene_settings, make_scene
+from vl_alignment.data.named_data import dataset_cache
 from vl_alignment.models.errors import ConfigurationError
 
 __all__ = ["CONTENT_VERSION", "BlocksBuilder", "BlocksConfig", "load_blocks", "make_record"]
@@ -224,9 +224,8 @@ def prepare_scenes(
     builder_class: type[ScenesBuilder], *, cache_dir: str | Path | None, num_proc: int | None, **settings: Any
 ) -> datasets.DatasetDict:
     """Run a builder, or take what it made before from the cache."""
-    if cache_dir is None and os.environ.get("VL_ALIGNMENT_CACHE"):
-        cache_dir = Path(os.environ["VL_ALIGNMENT_CACHE"]) / "datasets"
-    builder = builder_class(cache_dir=None if cache_dir is None else str(cache_dir), **settings)
+    folder = dataset_cache(cache_dir)
+    builder = builder_class(cache_dir=None if folder is None else str(folder), **settings)
     builder.download_and_prepare(num_proc=num_proc)
     return builder.as_dataset()
 
