@@ -24,8 +24,8 @@ PHOC_SIZE = len(CHARACTERS) * sum(LEVELS) + len(BIGRAMS) * BIGRAM_LEVEL
 """Numbers a word: 36 characters in 2 + 3 + 4 + 5 regions and 50 bigrams in 2 regions, 604."""
 
 _BIGRAM_NUMBERS = torch.full((len(CHARACTERS) ** 2,), -1)
-for _number, (_first, _second) in enumerate(BIGRAMS):
-    _BIGRAM_NUMBERS[CHARACTERS.index(_first) * len(CHARACTERS) + CHARACTERS.index(_second)] = _number
+for _number, _bigram in enumerate(BIGRAMS):
+    _BIGRAM_NUMBERS[CHARACTERS.index(_bigram[0]) * len(CHARACTERS) + CHARACTERS.index(_bigram[1])] = _number
 _CHARACTER_NUMBERS = torch.zeros(128, dtype=torch.long)
 for _number, _character in enumerate(CHARACTERS):
     _CHARACTER_NUMBERS[ord(_character)] = _number
