@@ -3,6 +3,7 @@
 It needs no download. Scene, picture and language are separate: `scene` places objects, `rendering` draws them,
 `captions` talks about them and `questions` asks about them, `builder` and `question_builder` make the data sets, and
 `export` writes them ready for the Hub. `programs` answers questions about CLEVR's scenes just as well.
+With printed words it is a world to read in: `text_scene`, `text_rendering`, `text_questions` and `text_builder`.
 """
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, BlocksConfig, load_blocks
@@ -28,6 +29,10 @@ from vl_alignment.data.blocks.questions import QUESTION_MIX, Question, make_ques
 from vl_alignment.data.blocks.rendering import render_scene
 from vl_alignment.data.blocks.scene import COLORS, MATERIALS, RELATIONS, SHAPES, SIZES, Scene, SceneObject, make_scene
 from vl_alignment.data.blocks.scene_graph import SceneGraph, compute_relations, scene_graph
+from vl_alignment.data.blocks.text_builder import TEXT_VERSION, load_blocks_text
+from vl_alignment.data.blocks.text_questions import TEXT_QUESTION_MIX, TextQuestion, make_text_questions
+from vl_alignment.data.blocks.text_rendering import render_text_scene
+from vl_alignment.data.blocks.text_scene import TextScene, make_text_scene
 
 __all__ = [
     "COLORS",
@@ -39,6 +44,8 @@ __all__ = [
     "RELATIONS",
     "SHAPES",
     "SIZES",
+    "TEXT_QUESTION_MIX",
+    "TEXT_VERSION",
     "BlocksBuilder",
     "BlocksConfig",
     "BlocksQuestionsBuilder",
@@ -49,6 +56,8 @@ __all__ = [
     "Scene",
     "SceneGraph",
     "SceneObject",
+    "TextQuestion",
+    "TextScene",
     "caption_holds",
     "cell_attributes",
     "compute_relations",
@@ -57,9 +66,12 @@ __all__ = [
     "export_clevr",
     "load_blocks",
     "load_blocks_questions",
+    "load_blocks_text",
     "make_captions",
     "make_questions",
     "make_scene",
+    "make_text_questions",
+    "make_text_scene",
     "parse_templates",
     "program_depth",
     "program_hops",
@@ -67,5 +79,6 @@ __all__ = [
     "question_type",
     "read_templates",
     "render_scene",
+    "render_text_scene",
     "scene_graph",
 ]

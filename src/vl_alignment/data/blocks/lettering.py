@@ -4,6 +4,7 @@ The fonts come with packages that are installed anyway: DejaVu with matplotlib, 
 them, so a picture with words is the same bytes wherever Pillow has the same version, not beyond that.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from vl_alignment.data.blocks.text_scene import Label
+    from vl_alignment.data.blocks.text_scene import Label, PrintedWord
 
 __all__ = ["FONTS", "STYLES", "Arrangement", "arrange_words", "draw_labels"]
 
@@ -41,8 +42,10 @@ STYLES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 _SPACE = 0.5
 _LINE_HEIGHT = 1.12
 _PADDING = 0.24
-_MEASURED_SIZE = 256
+_MEASURED_SIZE = 128
 _POST_WIDTH = 0.16
+
+_OVERSAMPLING = 4
 
 
 class Arrangement(NamedTuple):
@@ -112,11 +115,31 @@ def _draw_plate(canvas: ImageDraw.ImageDraw, label: "Label", side: int) -> None:
     canvas.rounded_rectangle((x0 + 2 * edge, y0 + 2 * edge, x1 + 2 * edge, y1 + 2 * edge), corner, fill=(0, 0, 0, 70))
     border = tuple((3 * one + 2 * other) // 5 for one, other in zip(plate, ink, strict=True))
     canvas.rounded_rectangle((x0, y0, x1, y1), corner, fill=plate, outline=border, width=edge)
-    font = _font(label.font, label.size * side)
     for word in label.words:
-        left, top, _, _ = (value * label.size * side for value in _ink(label.font, word.text))
-        # The anchor "ls" is the left end of the baseline, from which the ink was measured.
-        canvas.text((word.box[0] * side - left, word.box[1] * side - top), word.text, ink, font, anchor="ls")
+        _draw_word(canvas, word, label, side)
+
+
+def _draw_word(canvas: ImageDraw.ImageDraw, word: "PrintedWord", label: "Label", side: int) -> None:
+    """Draw the ink of a word into its box.
+
+    At several times the size, as FreeType moves letters to whole pixels, which over a small word adds up.
+    """
+    _, ink = STYLES[label.style]
+    size = label.size * side
+    left, top, right, bottom = (value * size for value in _ink(label.font, word.text))
+    column, row = math.floor(word.box[0] * side), math.floor(word.box[1] * side)
+    width, height = math.ceil(right - left) + 2, math.ceil(bottom - top) + 2
+    mask = Image.new("L", (width * _OVERSAMPLING, height * _OVERSAMPLING))
+    # The anchor "ls" is the left end of the baseline, from which the ink was measured.
+    start = word.box[0] * side - column - left, word.box[1] * side - row - top
+    ImageDraw.Draw(mask).text(
+        (start[0] * _OVERSAMPLING, start[1] * _OVERSAMPLING),
+        word.text,
+        255,
+        _font(label.font, size * _OVERSAMPLING),
+        anchor="ls",
+    )
+    canvas.bitmap((column, row), mask.reduce(_OVERSAMPLING), ink)
 
 
 def _draw_posts(canvas: ImageDraw.ImageDraw, label: "Label", side: int) -> None:
@@ -150,5 +173,12 @@ def _font(name: str, size: float) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=65536)
 def _ink(font: str, word: str) -> Box:
     """Extent of a word's ink from the left end of its baseline, y downwards, in units of the font's size."""
-    left, top, right, bottom = _font(font, _MEASURED_SIZE).getbbox(word, anchor="ls")
-    return left / _MEASURED_SIZE, top / _MEASURED_SIZE, right / _MEASURED_SIZE, bottom / _MEASURED_SIZE
+    # Not Pillow's own box of a text, which reaches as far as the space that the next letter leaves.
+    mask, (x, y) = _font(font, _MEASURED_SIZE).getmask2(word, mode="L", anchor="ls")
+    left, top, right, bottom = mask.getbbox()
+    return (
+        (x + left) / _MEASURED_SIZE,
+        (y + top) / _MEASURED_SIZE,
+        (x + right) / _MEASURED_SIZE,
+        (y + bottom) / _MEASURED_SIZE,
+    )

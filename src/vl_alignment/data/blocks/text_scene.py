@@ -200,8 +200,10 @@ def _place_all(scene: Scene, draw: Draw) -> list[Label]:
         text = next(texts)
         if repeated == () and labels:
             repeated = text = tuple(word.text for word in labels[-1].words)
-        # Where two words find no room, one of them may.
-        label = _place_label(scene, number, text, labels, draw) or _place_label(scene, number, text[:1], labels, draw)
+        label = _place_label(scene, number, text, labels, draw)
+        if label is None and len(text) > 1:
+            # Where two words find no room, one of them may.
+            label = _place_label(scene, number, text[:1], labels, draw)
         labels.extend([label] if label else [])
     return labels
 

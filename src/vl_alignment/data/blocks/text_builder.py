@@ -1,0 +1,328 @@
+"""The blocks world with printed words as question-answering data: made on first use and cached.
+
+data = load_blocks_text(train=2000, validation=200, test=200, ocr="corrupted", character_error_rate=0.05)
+
+Pictures, questions and what a reader finds in the pictures are three tables made from the same scenes, so that neither
+other questions nor another reader draw a picture again.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from vl_alignment.data.blocks.builder import CONTENT_VERSION, ScenesBuilder, ScenesConfig, prepare_scenes
+from vl_alignment.data.blocks.human_answers import human_answers
+from vl_alignment.data.blocks.scene import Scene, scene_generator
+from vl_alignment.data.blocks.text_noise import check_character_error_rate, corrupted_tokens, true_tokens
+from vl_alignment.data.blocks.text_questions import MOST_HOPS, check_text_question_settings, make_text_questions
+from vl_alignment.data.blocks.text_rendering import check_text_image_size, render_text_scene
+from vl_alignment.data.blocks.text_scene import make_text_scene
+from vl_alignment.data.question_records import QuestionData, align_questions
+from vl_alignment.data.text_question_records import TEXT_FEATURES, TEXT_QUESTION_FEATURES, TextColumns
+from vl_alignment.models.errors import ConfigurationError
+
+__all__ = [
+    "OCR_SOURCES",
+    "TEXT_VERSION",
+    "BlocksTextBuilder",
+    "BlocksTextQuestionsBuilder",
+    "BlocksTextTokensBuilder",
+    "TextReader",
+    "load_blocks_text",
+]
+
+TEXT_VERSION = "1.0.0"
+"""Raise this whenever words, a picture, a question, an answer or a token of some seed changes."""
+
+OCR_SOURCES = ("true", "corrupted", "read")
+
+_DESCRIPTION = "Rendered scenes of blocks with words on objects and signs, and questions that are answered by reading."
+_ANSWER_STREAM = 5
+_FASTEST_COMPRESSION = 1
+
+
+class TextReader(Protocol):
+    """What reads the text of a picture; `name` and `version` say which results may be taken from the cache."""
+
+    name: str
+    version: str
+
+    def read(self, image: Image.Image) -> tuple[list[str], np.ndarray, list[float]]:
+        """Return n tokens, their boxes [n, 4] as fractions of the picture, and n confidences in [0, 1]."""
+
+
+@dataclass
+class TextScenesConfig(ScenesConfig):
+    """Which scenes to write words into: the fields of `ScenesConfig`, with fewer objects so that labels have room."""
+
+    maximum_objects: int = 6
+
+    @property
+    def scene_version(self) -> str:
+        """The version of the scenes beneath the words."""
+        return f"scenes{CONTENT_VERSION}"
+
+
+@dataclass
+class BlocksTextConfig(TextScenesConfig):
+    """What to draw.
+
+    Args:
+        image_size: Side of the pictures in pixels.
+    """
+
+    image_size: int = 256
+
+    @property
+    def details(self) -> str:
+        """The size of the pictures, and the version of the scenes."""
+        return f"{self.image_size}px-{self.scene_version}"
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
+        super().check()
+        check_text_image_size(self.image_size)
+
+
+@dataclass
+class BlocksTextQuestionsConfig(TextScenesConfig):
+    """What to ask.
+
+    Args:
+        questions_per_image: Questions about each scene.
+        maximum_hops: The most relations to follow, 0 to 2.
+    """
+
+    questions_per_image: int = 6
+    maximum_hops: int = MOST_HOPS
+
+    @property
+    def details(self) -> str:
+        """The questions, and the version of the scenes."""
+        return f"{self.questions_per_image}questions-{self.maximum_hops}hops-{self.scene_version}"
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
+        super().check()
+        check_text_question_settings(self.questions_per_image, self.maximum_hops)
+
+
+@dataclass
+class BlocksTextTokensConfig(TextScenesConfig):
+    """What a reader finds.
+
+    Args:
+        character_error_rate: Expected mistakes a letter; None for the truth.
+    """
+
+    character_error_rate: float | None = None
+
+    @property
+    def details(self) -> str:
+        """The mistakes, and the version of the scenes."""
+        mistakes = "true" if self.character_error_rate is None else f"{self.character_error_rate:g}errors"
+        return f"{mistakes}-{self.scene_version}"
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
+        super().check()
+        if self.character_error_rate is not None:
+            check_character_error_rate(self.character_error_rate)
+
+
+class _TextScenesBuilder(ScenesBuilder):
+    """What the three builders share: a name of their own in the cache, and features."""
+
+    VERSION = datasets.Version(TEXT_VERSION)
+    features: datasets.Features
+    folder_name: str
+
+    def __init__(self, *args: Any, dataset_name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, dataset_name=dataset_name or self.folder_name, **kwargs)
+        self.config.check()
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(description=_DESCRIPTION, features=self.features, license="apache-2.0")
+
+
+class BlocksTextBuilder(_TextScenesBuilder):
+    """Draws the pictures; takes the fields of `BlocksTextConfig` as keywords."""
+
+    BUILDER_CONFIG_CLASS = BlocksTextConfig
+    config: BlocksTextConfig
+    folder_name = "blocks_text"
+    features = datasets.Features(
+        {
+            "image_id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "scene": datasets.Value("string"),
+            "masks": datasets.Image(),
+        }
+    )
+
+    def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+        """One record a scene, the pictures as PNG, the labels in the scene's JSON."""
+        text_scene = make_text_scene(scene)
+        picture, mask = render_text_scene(text_scene, self.config.image_size)
+        record = {
+            "image_id": scene.image_id,
+            "image": {"bytes": _png(picture), "path": f"{scene.image_id}.png"},
+            "scene": text_scene.to_json(),
+            "masks": {"bytes": _png(mask), "path": f"{scene.image_id}-masks.png"},
+        }
+        return [(scene.image_id, record)]
+
+
+class BlocksTextQuestionsBuilder(_TextScenesBuilder):
+    """Asks and answers; takes the fields of `BlocksTextQuestionsConfig` as keywords. No picture is drawn."""
+
+    BUILDER_CONFIG_CLASS = BlocksTextQuestionsConfig
+    config: BlocksTextQuestionsConfig
+    folder_name = "blocks_text_questions"
+    features = TEXT_QUESTION_FEATURES
+
+    def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+        """One record a question."""
+        text_scene = make_text_scene(scene)
+        config = self.config
+        draw = scene_generator(scene.seed, scene.split, scene.index, stream=_ANSWER_STREAM).random
+        questions = make_text_questions(text_scene, config.questions_per_image, maximum_hops=config.maximum_hops)
+        records = []
+        for number, question in enumerate(questions):
+            question_id = f"{scene.image_id}#{number}"
+            record = {
+                "question_id": question_id,
+                "image_id": scene.image_id,
+                "question": question.question,
+                "answers": human_answers(question, text_scene, draw),
+                "question_type": question.question_type,
+                "hops": question.hops,
+            }
+            records.append((question_id, record))
+        return records
+
+
+class BlocksTextTokensBuilder(_TextScenesBuilder):
+    """Says what a reader finds; takes the fields of `BlocksTextTokensConfig` as keywords. No picture is drawn."""
+
+    BUILDER_CONFIG_CLASS = BlocksTextTokensConfig
+    config: BlocksTextTokensConfig
+    folder_name = "blocks_text_tokens"
+    features = TEXT_FEATURES
+
+    def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+        """One record a scene."""
+        text_scene, rate = make_text_scene(scene), self.config.character_error_rate
+        found = true_tokens(text_scene) if rate is None else corrupted_tokens(text_scene, rate)
+        return [(scene.image_id, dict(zip(TEXT_FEATURES, found, strict=True)))]
+
+
+def load_blocks_text(
+    *,
+    train: int = 2000,
+    validation: int = 200,
+    test: int = 200,
+    seed: int = 0,
+    image_size: int = 256,
+    questions_per_image: int = 6,
+    maximum_hops: int = MOST_HOPS,
+    ocr: str = "true",
+    character_error_rate: float = 0.05,
+    reader: TextReader | None = None,
+    minimum_objects: int = 3,
+    maximum_objects: int = 6,
+    cache_dir: str | Path | None = None,
+    num_proc: int | None = None,
+) -> QuestionData:
+    """Make the blocks world with printed words, or take it from the cache.
+
+    The words of the validation and test pictures occur in no training picture.
+
+    Args:
+        train: Scenes of the training split; a split of none is left out.
+        validation: Scenes of the validation split.
+        test: Scenes of the test split.
+        seed: Seed of all scenes.
+        image_size: Side of the pictures in pixels, an even number from 192 to 512.
+        questions_per_image: Questions about each scene.
+        maximum_hops: The most relations that a question follows, 0 to 2.
+        ocr: Whose tokens the pictures get: "true" the words as they are printed; "corrupted" those with mistakes;
+            "read" what `reader` finds.
+        character_error_rate: Of "corrupted", the expected mistakes a letter.
+        reader: Of "read"; what it found before under the same name and version is taken from the cache.
+        minimum_objects: Fewest objects of a scene.
+        maximum_objects: Most objects of a scene.
+        cache_dir: Where to keep it; by default `$VL_ALIGNMENT_CACHE/datasets`, else the cache of `datasets`.
+        num_proc: Processes that make it; the reader runs in this one.
+
+    Returns:
+        Images with the columns image_id, image, scene (JSON, with the labels), masks and those of `TEXT_FEATURES`, and
+        questions with those of `TEXT_QUESTION_FEATURES`.
+
+    Raises:
+        ConfigurationError: A setting is out of range, `ocr` is unknown, or a reader is missing or not used.
+        DataError: The reader's tokens and boxes do not fit each other.
+    """
+    if ocr not in OCR_SOURCES:
+        raise ConfigurationError(f"ocr={ocr!r}: the choices are {', '.join(OCR_SOURCES)}.")
+    if (reader is None) == (ocr == "read"):
+        raise ConfigurationError(f'ocr={ocr!r} with reader={reader!r}: "read" needs a reader, and only that uses it.')
+    if ocr == "corrupted":
+        check_character_error_rate(character_error_rate)
+    prepare = partial(
+        prepare_scenes,
+        cache_dir=cache_dir,
+        num_proc=num_proc,
+        train=train,
+        validation=validation,
+        test=test,
+        seed=seed,
+        minimum_objects=minimum_objects,
+        maximum_objects=maximum_objects,
+    )
+    # The questions come first: their settings are checked before any picture is drawn.
+    questions = prepare(BlocksTextQuestionsBuilder, questions_per_image=questions_per_image, maximum_hops=maximum_hops)
+    images = prepare(BlocksTextBuilder, image_size=image_size)
+    if reader is not None:
+        tokens = datasets.DatasetDict({split: _read_tokens(table, reader) for split, table in images.items()})
+    else:
+        rate = character_error_rate if ocr == "corrupted" else None
+        tokens = prepare(BlocksTextTokensBuilder, character_error_rate=rate)
+    for split, table in images.items():
+        images[split] = datasets.concatenate_datasets([table, tokens[split]], axis=1)
+        questions[split] = align_questions(questions[split], images[split])
+    return QuestionData(images, questions)
+
+
+def _read_tokens(images: datasets.Dataset, reader: TextReader) -> datasets.Dataset:
+    """The columns of `TEXT_FEATURES` for every picture, kept beside the pictures in the cache."""
+
+    def read(records: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        text = TextColumns()
+        for image_id, image in zip(records["image_id"], records["image"], strict=True):
+            text.add(*reader.read(image), record=image_id)
+        return text.columns
+
+    name = f"{reader.name} {reader.version}"
+    return images.select_columns(["image_id", "image"]).map(
+        read,
+        batched=True,
+        batch_size=16,
+        remove_columns=["image_id", "image"],
+        features=TEXT_FEATURES,
+        # What the reader is made of cannot be hashed, and need not be.
+        new_fingerprint=datasets.fingerprint.Hasher.hash((images._fingerprint, name, TEXT_VERSION)),
+        desc=f"Reading with {name}",
+    )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=_FASTEST_COMPRESSION)
+    return buffer.getvalue()
