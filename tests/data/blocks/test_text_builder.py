@@ -16,7 +16,8 @@ from vl_alignment.data.blocks.text_rendering import render_text_scene
 from vl_alignment.data.blocks.text_scene import TextScene
 from vl_alignment.data.question_records import QuestionData
 from vl_alignment.data.text_question_records import TEXT_FEATURES, TEXT_QUESTION_FEATURES
-from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.data.text_recognition import RecognizedText
+from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.region_attributes import COLUMNS, AttributeCells
 
 SMALL = {"train": 4, "validation": 2, "test": 3, "image_size": 192, "questions_per_image": 5}
@@ -34,7 +35,8 @@ class FixedReader:
     def read(self, image):
         assert image.size == (192, 192)
         self.seen += 1
-        return ["stop", "go"], np.array([[0.5, 0.1, 1.2, 0.2], [0.1, 0.1, 0.4, 0.2]]), [0.75, 0.5]
+        boxes = np.array([[0.5, 0.1, 1.2, 0.2], [0.1, 0.1, 0.4, 0.2]])
+        return RecognizedText(["stop", "go"], boxes, np.array([0.75, 0.5]))
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +111,10 @@ def test_a_reader_reads_each_picture_once(data: QuestionData, cache_dir: str) ->
     assert reader.seen == 18
 
 
-def test_a_reader_whose_boxes_do_not_fit_is_named_a_fault(cache_dir: str, data: QuestionData) -> None:
-    class Broken(FixedReader):
-        name = "broken"
-
-        def read(self, image):
-            return ["stop", "go"], np.zeros((1, 4)), [1.0, 1.0]
-
-    with pytest.raises(DataError, match="2 OCR tokens have 1 boxes"):
-        load_blocks_text(**SMALL, ocr="read", reader=Broken(), cache_dir=cache_dir)
+def test_a_reader_can_be_named(data: QuestionData, cache_dir: str, monkeypatch) -> None:
+    monkeypatch.setattr("vl_alignment.data.text_recognition._FACTORIES", {"everywhere": FixedReader})
+    read = load_blocks_text(**SMALL, ocr="read", reader="everywhere", cache_dir=cache_dir)
+    assert read.images["train"]["ocr_tokens"][:] == [["stop", "go"]] * 4
 
 
 def test_regions_can_be_learned_from_the_pictures(data: QuestionData) -> None:
@@ -157,6 +154,7 @@ def test_the_cache_keys_depend_on_every_setting_and_version(cache_dir: str, monk
         ({"ocr": "guessed"}, "true, corrupted, read"),
         ({"ocr": "read"}, '"read" needs a reader'),
         ({"reader": FixedReader()}, "only that uses it"),
+        ({"ocr": "read", "reader": "nobody"}, "unknown text reader 'nobody'"),
         ({"ocr": "corrupted", "character_error_rate": 2.0}, "character_error_rate=2.0"),
     ],
 )

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 import numpy as np
+from huggingface_hub.utils import WeakFileLock
 from PIL import Image
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION, ScenesBuilder, ScenesConfig, prepare_scenes
@@ -24,7 +25,8 @@ from vl_alignment.data.blocks.text_questions import MOST_HOPS, check_text_questi
 from vl_alignment.data.blocks.text_rendering import check_text_image_size, render_text_scene
 from vl_alignment.data.blocks.text_scene import make_text_scene
 from vl_alignment.data.question_records import QuestionData, align_questions
-from vl_alignment.data.text_question_records import TEXT_FEATURES, TEXT_QUESTION_FEATURES, TextColumns
+from vl_alignment.data.text_question_records import TEXT_FEATURES, TEXT_QUESTION_FEATURES
+from vl_alignment.data.text_recognition import TextReader, TextStore, build_text_reader, read_texts
 from vl_alignment.models.errors import ConfigurationError
 
 __all__ = [
@@ -33,7 +35,6 @@ __all__ = [
     "BlocksTextBuilder",
     "BlocksTextQuestionsBuilder",
     "BlocksTextTokensBuilder",
-    "TextReader",
     "load_blocks_text",
 ]
 
@@ -45,16 +46,6 @@ OCR_SOURCES = ("true", "corrupted", "read")
 _DESCRIPTION = "Rendered scenes of blocks with words on objects and signs, and questions that are answered by reading."
 _ANSWER_STREAM = 5
 _FASTEST_COMPRESSION = 1
-
-
-class TextReader(Protocol):
-    """What reads the text of a picture; `name` and `version` say which results may be taken from the cache."""
-
-    name: str
-    version: str
-
-    def read(self, image: Image.Image) -> tuple[list[str], np.ndarray, list[float]]:
-        """Return n tokens, their boxes [n, 4] as fractions of the picture, and n confidences in [0, 1]."""
 
 
 @dataclass
@@ -234,7 +225,7 @@ def load_blocks_text(
     maximum_hops: int = MOST_HOPS,
     ocr: str = "true",
     character_error_rate: float = 0.05,
-    reader: TextReader | None = None,
+    reader: TextReader | str | None = None,
     minimum_objects: int = 3,
     maximum_objects: int = 6,
     cache_dir: str | Path | None = None,
@@ -255,7 +246,7 @@ def load_blocks_text(
         ocr: Whose tokens the pictures get: "true" the words as they are printed; "corrupted" those with mistakes;
             "read" what `reader` finds.
         character_error_rate: Of "corrupted", the expected mistakes a letter.
-        reader: Of "read"; what it found before under the same name and version is taken from the cache.
+        reader: Of "read", or its name; what it found before under the same name and version is taken from the cache.
         minimum_objects: Fewest objects of a scene.
         maximum_objects: Most objects of a scene.
         cache_dir: Where to keep it; by default `$VL_ALIGNMENT_CACHE/datasets`, else the cache of `datasets`.
@@ -266,8 +257,7 @@ def load_blocks_text(
         questions with those of `TEXT_QUESTION_FEATURES`.
 
     Raises:
-        ConfigurationError: A setting is out of range, `ocr` is unknown, or a reader is missing or not used.
-        DataError: The reader's tokens and boxes do not fit each other.
+        ConfigurationError: A setting is out of range, `ocr` is unknown, or a reader is missing, unknown or not used.
     """
     if ocr not in OCR_SOURCES:
         raise ConfigurationError(f"ocr={ocr!r}: the choices are {', '.join(OCR_SOURCES)}.")
@@ -275,6 +265,8 @@ def load_blocks_text(
         raise ConfigurationError(f'ocr={ocr!r} with reader={reader!r}: "read" needs a reader, and only that uses it.')
     if ocr == "corrupted":
         check_character_error_rate(character_error_rate)
+    if isinstance(reader, str):
+        reader = build_text_reader(reader)
     prepare = partial(
         prepare_scenes,
         cache_dir=cache_dir,
@@ -289,37 +281,28 @@ def load_blocks_text(
     # The questions come first: their settings are checked before any picture is drawn.
     questions = prepare(BlocksTextQuestionsBuilder, questions_per_image=questions_per_image, maximum_hops=maximum_hops)
     images = prepare(BlocksTextBuilder, image_size=image_size)
-    if reader is not None:
-        tokens = datasets.DatasetDict({split: _read_tokens(table, reader) for split, table in images.items()})
-    else:
+    if reader is None:
         rate = character_error_rate if ocr == "corrupted" else None
         tokens = prepare(BlocksTextTokensBuilder, character_error_rate=rate)
+        for split, table in images.items():
+            images[split] = datasets.concatenate_datasets([table, tokens[split]], axis=1)
+    else:
+        store = _read(images, reader)
+        for split, table in images.items():
+            images[split] = store.add_to(table)
     for split, table in images.items():
-        images[split] = datasets.concatenate_datasets([table, tokens[split]], axis=1)
-        questions[split] = align_questions(questions[split], images[split])
+        questions[split] = align_questions(questions[split], table)
     return QuestionData(images, questions)
 
 
-def _read_tokens(images: datasets.Dataset, reader: TextReader) -> datasets.Dataset:
-    """The columns of `TEXT_FEATURES` for every picture, kept beside the pictures in the cache."""
-
-    def read(records: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        text = TextColumns()
-        for image_id, image in zip(records["image_id"], records["image"], strict=True):
-            text.add(*reader.read(image), record=image_id)
-        return text.columns
-
-    name = f"{reader.name} {reader.version}"
-    return images.select_columns(["image_id", "image"]).map(
-        read,
-        batched=True,
-        batch_size=16,
-        remove_columns=["image_id", "image"],
-        features=TEXT_FEATURES,
-        # What the reader is made of cannot be hashed, and need not be.
-        new_fingerprint=datasets.fingerprint.Hasher.hash((images._fingerprint, name, TEXT_VERSION)),
-        desc=f"Reading with {name}",
-    )
+def _read(images: datasets.DatasetDict, reader: TextReader) -> TextStore:
+    """What the reader finds in every picture, kept beside the pictures in the cache."""
+    folder = Path(next(iter(images.values())).cache_files[0]["filename"]).parent
+    version = datasets.fingerprint.Hasher.hash(reader.version)
+    path = folder / f"text-{reader.name}-{version}.jsonl"
+    # Two programs that want the same text read it once.
+    with WeakFileLock(path.with_name(path.name + ".lock")):
+        return read_texts(images, reader, path)
 
 
 def _png(pixels: np.ndarray) -> bytes:
