@@ -46,7 +46,8 @@ class RapidTextReader:
             from rapidocr_onnxruntime import RapidOCR
         except ImportError as error:
             raise ConfigurationError(
-                f'reading the text in pictures needs RapidOCR ({error}): pip install "vl-alignment[ocr]"'
+                f'reading the text in pictures needs RapidOCR ({error}): pip install "vl-alignment[ocr]"; where '
+                "libGL.so.1 is what is missing, install the system's libGL (Debian: libgl1)"
             ) from error
         number = -1 if threads is None else threads
         self._engine = RapidOCR(text_score=minimum_confidence, intra_op_num_threads=number, inter_op_num_threads=number)
