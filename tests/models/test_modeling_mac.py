@@ -136,7 +136,7 @@ def test_words_are_those_of_the_lstm_and_the_question_its_last_states(cell):
     words, question, given = model.encode_texts(ids, mask)
     encoder, size = model.question_encoder, model.config.question_size
     assert words.shape == (2, 5, HIDDEN) and question.shape == (2, size) and torch.equal(given, mask.bool())
-    states, (last, _) = encoder.lstm(encoder.embedding(ids[1:, :3]))
+    states, _ = encoder.lstm(encoder.embedding(ids[1:, :3]), mask[1:, :3])
     torch.testing.assert_close(question[1], torch.cat([states[0, -1, : size // 2], states[0, 0, size // 2 :]]))
     torch.testing.assert_close(words[1, :3], states[0] if encoder.projection is None else encoder.projection(states)[0])
     padding = torch.zeros(HIDDEN) if encoder.projection is None else encoder.projection.bias

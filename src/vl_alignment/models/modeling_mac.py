@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .bidirectional_lstm import BidirectionalLstm
 from .checked_inputs import check_regions, check_words, word_mask
 from .configuration_mac import MacConfig
 from .errors import DataError
@@ -91,17 +91,13 @@ class MacQuestionEncoder(nn.Module):
         self.word_dropout, self.question_dropout = config.word_dropout or 0.0, config.question_dropout or 0.0
         self.embedding = nn.Embedding(config.vocab_size, config.word_embedding_size)
         size, released = config.question_size or 0, config.cell == "released"
-        self.lstm = nn.LSTM(config.word_embedding_size, size // 2, batch_first=True, bidirectional=True)
+        self.lstm = BidirectionalLstm(config.word_embedding_size, size // 2)
         self.projection = None if released else WordProjection(size, config.hidden_size)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode questions that are padded on the right; words at padding are zero, or the projection's bias."""
-        lengths = mask.sum(dim=1).cpu()  # pack_padded_sequence wants them there
-        embeddings = F.dropout(self.embedding(input_ids), self.word_dropout, self.training)
-        packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
-        states, (last, _) = self.lstm(packed)
-        words, _ = pad_packed_sequence(states, batch_first=True, total_length=input_ids.shape[1])
-        question = F.dropout(torch.cat([last[0], last[1]], dim=-1), self.question_dropout, self.training)
+        words, last = self.lstm(F.dropout(self.embedding(input_ids), self.word_dropout, self.training), mask)
+        question = F.dropout(last, self.question_dropout, self.training)
         return (words if self.projection is None else self.projection(words)), question
 
 

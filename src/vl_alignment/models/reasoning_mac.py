@@ -52,13 +52,16 @@ class WeightedAlignment(nn.Module):
         """What `forward` wants of keys [..., n, d] that serve several queries."""
         return keys if self.alignment.terms_are_linear else self.alignment.transform_key(keys)
 
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Query [..., d], prepared keys [..., n, d] -> scores [..., n]."""
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Queries [B, t, d], prepared keys [B, n, d] -> scores [B, t, n]."""
         if self.alignment.terms_are_linear:
-            vector, constant = self.alignment.contract(query, self.weight.weight[0])
-            scores = (keys @ vector.unsqueeze(-1)).squeeze(-1)
+            vectors, constant = self.alignment.contract(queries, self.weight.weight[0])
+            if queries.shape[1] == 1:  # a batch of matrices times vectors takes the CPU four times as long
+                scores = (vectors * keys).sum(dim=-1).unsqueeze(1)
+            else:
+                scores = vectors @ keys.transpose(1, 2)
             return scores if constant is None else scores + constant.unsqueeze(-1)
-        terms = self.alignment.products(self.alignment.transform_query(query).unsqueeze(-2), keys)
+        terms = self.alignment.products(self.alignment.transform_query(queries).unsqueeze(2), keys.unsqueeze(1))
         return self.weight(terms).squeeze(-1)
 
 
@@ -68,6 +71,8 @@ class MacControlUnit(nn.Module):
     question [B, dq] -> tanh(linear) (released) -> the step's linear layer -> [with the previous control] --+
     words [B, L, d] -----------------------------------------------------------------------------------------+-> f(q, K)
         -> softmax over the words -> control [B, d]
+
+    Where the previous control is not fed back, all steps are taken at once.
     """
 
     def __init__(self, config: MacConfig, alignment: AlignmentFunction) -> None:
@@ -83,34 +88,37 @@ class MacControlUnit(nn.Module):
             self.feedback = nn.Sequential(*layers, nn.Tanh(), nn.Linear(size, size)) if released else layers[0]
         self.score = WeightedAlignment(alignment)
 
-    def prepare(self, words: Tensor, question: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the steps share: each one's control input [B, d], and the words as the score wants them [B, L, d]."""
+    def prepare(self, words: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
+        """What the steps share: their control inputs [B, T, d], and the words as the score wants them [B, L, d]."""
         if self.question_projection is not None:
             question = torch.tanh(self.question_projection(question))
-        return [projection(question) for projection in self.position_aware], self.score.prepare(words)
+        inputs = torch.stack([projection(question) for projection in self.position_aware], dim=1)
+        return inputs, self.score.prepare(words)
 
     def forward(
-        self, control_input: Tensor, control: Tensor, words: Tensor, keys: Tensor, mask: Tensor
+        self, control_inputs: Tensor, control: Tensor, words: Tensor, keys: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One step.
+        """Take t steps: all of them, or one where the previous control is fed back.
 
         Args:
-            control_input: [B, d], of `prepare`.
+            control_inputs: [B, t, d], of `prepare`.
             control: The previous one [B, d].
             words: [B, L, d].
             keys: [B, L, d], of `prepare`.
             mask: [B, L], true where there is a word.
 
         Returns:
-            The new control [B, d] and its attention [B, L].
+            The new controls [B, t, d] and their attention [B, t, L].
         """
         if self.feedback is not None:
-            control_input = self.feedback(torch.cat([control, control_input], dim=-1))
-        scores = self.score(control_input, keys)
+            control_inputs = self.feedback(torch.cat([control.unsqueeze(1), control_inputs], dim=-1))
+        scores = self.score(control_inputs, keys)
         if self.mask_padding:
-            scores = scores.masked_fill(~mask, -torch.inf)
+            scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
         attention = scores.softmax(dim=-1)
-        return _weighted_sum(attention.unsqueeze(1), words).squeeze(1), attention
+        if attention.shape[1] == 1:
+            return (attention.transpose(1, 2) * words).sum(dim=1, keepdim=True), attention
+        return _weighted_sum(attention, words), attention
 
 
 @dataclass
@@ -381,14 +389,17 @@ class MacCell(nn.Module):
         controls, memories, maps = [control], [memory], []
         control_inputs, keys = self.control_unit.prepare(words, question)
         shared = self.read_unit.prepare(knowledge, memory)
-        for control_input in control_inputs:
-            control, question_attention = self.control_unit(control_input, controls[-1], words, keys, mask)
-            controls.append(_masked(control, control_mask))
+        at_once = control_inputs.shape[1] if self.control_unit.feedback is None else 1
+        for step in range(control_inputs.shape[1]):
+            if step % at_once == 0:
+                inputs = control_inputs[:, step : step + at_once]
+                chosen, question_attentions = self.control_unit(inputs, controls[-1], words, keys, mask)
+            controls.append(_masked(chosen[:, step % at_once], control_mask))
             visible = _masked(memories[-1], memory_mask) if self.released else memories[-1]
             read, image_attention = self.read_unit(shared, visible, controls[-1])
             memory, self_attention = self.write_unit(read, controls, memories)
             memories.append(memory if self.released else _masked(memory, memory_mask))
-            maps.append((question_attention, image_attention, self_attention))
+            maps.append((question_attentions[:, step % at_once], image_attention, self_attention))
         of_words, of_image, of_self = zip(*maps, strict=True)
         return Reasoning(
             memories[-1],
