@@ -143,6 +143,15 @@ def test_functions_without_activation_run_through_the_fused_kernel(name, fused, 
     assert len(calls) == 2 * fused
 
 
+def test_dropout_on_the_cpu_has_no_fused_kernel_and_goes_without(monkeypatch):
+    monkeypatch.delattr("vl_alignment.models.attention_m4c.F.scaled_dot_product_attention")
+    mask = prefix_mask(MASK, STEPS, torch.float64)
+    layers = M4CTransformer(tiny_config(**{**NO_DROPOUT, "attention_dropout": 0.5})).double()
+    assert not torch.equal(layers(states(), mask)[0], layers(states(), mask)[0])
+    with pytest.raises(AttributeError):
+        layers.eval()(states(), mask)
+
+
 def test_function_of_the_users_own(open_table):
     class Distance(AlignmentFunction):
         def scores(self, query, key):

@@ -93,7 +93,7 @@ class TestM4C(ModelTester):
 
 
 class TestM4CWithAllWidthsEqual(TestM4C):
-    """The text encoder's width is the transformer's, no word vectors, nothing normalised, the pointer ablated."""
+    """The text encoder's width is the transformer's, and no feature is normalised."""
 
     def make_config(self, **fields):
         text_config = tiny_text_config(hidden_size=HIDDEN)

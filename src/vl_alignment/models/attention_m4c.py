@@ -152,7 +152,9 @@ class M4CAttention(nn.Module):
         query = self.alignment.transform_query(query).transpose(1, 2)
         dropout = self.attention_dropout if self.training else 0.0
         mask, weights = mask.to(query.dtype), None
-        if self.alignment.is_bilinear and not output_attentions:
+        # On the CPU there is no fused kernel with dropout; what takes its place is slower than explicit scores.
+        has_kernel = not (dropout and states.device.type == "cpu")
+        if self.alignment.is_bilinear and has_kernel and not output_attentions:
             # The keys have been transformed before they were stored: what `factors` would give.
             context = F.scaled_dot_product_attention(query, keys, values, mask, dropout, scale=self.alignment.scale)
         else:
