@@ -16,6 +16,17 @@ class Blocked(importlib.abc.MetaPathFinder):
         return None
 
 
+def inputs_of(model, processor, given):
+    """The inputs that a processor makes of two texts and of features or pictures."""
+    settings = {"text": ["a dog runs", "two dogs"]}
+    if model.config.model_type == "m4c":
+        settings["ocr_tokens"] = [["STOP", "exit"], ["7up"]]
+        settings["ocr_boxes"] = [[[0.1, 0.1, 0.4, 0.2], [0.5, 0.5, 1, 1]], [[0.2, 0.3, 0.9, 0.5]]]
+    if model.config.vision_config is None:
+        return processor(**settings, region_features=list(given["features"]))
+    return processor(**settings, images=[array.numpy() for array in given["pictures"]])
+
+
 def scores_of(folder):
     import torch
     from safetensors.torch import load_file
@@ -26,11 +37,7 @@ def scores_of(folder):
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     for loaded in (config, model, processor):
         assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
-    given = load_file(sys.argv[1])
-    if model.config.vision_config is None:
-        inputs = processor(text=["a dog runs", "two dogs"], region_features=list(given["features"]))
-    else:
-        inputs = processor(text=["a dog runs", "two dogs"], images=[array.numpy() for array in given["pictures"]])
+    inputs = inputs_of(model, processor, load_file(sys.argv[1]))
     with torch.no_grad():
         output = model(**inputs)
     return output.logits_per_image if "logits_per_image" in output else output.logits, model, processor

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,14 @@ from vl_alignment.models import (
     ScanProcessor,
     SquareImageProcessorPil,
 )
+from vl_alignment.models.configuration_m4c import M4CConfig
+from vl_alignment.models.hashed_word_vectors import HashedWordVectors
+from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering, M4CModel
+from vl_alignment.models.phoc import PHOC_SIZE
+from vl_alignment.models.processing_m4c import M4CProcessor
 
-from . import mac_model, scan_model
+from . import m4c_model, mac_model, scan_model
+from .load_remote_code import inputs_of
 
 MODELS = Path(vl_alignment.models.__file__).parent
 TEXTS = ["a dog runs", "two dogs"]
@@ -49,6 +56,7 @@ class Family:
         files: The files that travel with it, beside the shared ones.
         side: Of the square pictures that give as many cells as `regions`.
         regions: How many regions a picture has.
+        processor_fields: Of the processor, beside the image processor and the tokenizer.
     """
 
     make: Callable
@@ -59,6 +67,7 @@ class Family:
     files: frozenset
     side: int
     regions: int
+    processor_fields: dict = field(default_factory=dict)
 
 
 FAMILIES = {
@@ -70,9 +79,19 @@ FAMILIES = {
     ),
     "mac": Family(
         *(mac_model.tiny_model, MacForQuestionAnswering, MacModel, MacConfig, MacProcessor),
-        frozenset({"configuration_mac.py", "modeling_mac.py", "processing_mac.py", "reasoning_mac.py"}),
+        frozenset({"configuration_mac.py", "modeling_mac.py", "processing_mac.py", "reasoning_mac.py"})
+        | {"bidirectional_lstm.py"},
         side=24,
         regions=9,
+    ),
+    "m4c": Family(
+        partial(m4c_model.tiny_model, word_vector_size=7, phoc_size=PHOC_SIZE),
+        *(M4CForQuestionAnswering, M4CModel, M4CConfig, M4CProcessor),
+        frozenset({f"{role}_m4c.py" for role in ("attention", "configuration", "decoding", "embedding", "modeling")})
+        | {"processing_m4c.py", "hashed_word_vectors.py", "phoc.py"},
+        side=24,
+        regions=9,
+        processor_fields={"word_vectors": HashedWordVectors(7)},
     ),
 }
 
@@ -93,7 +112,7 @@ def save_repository(family, folder, **fields):
     model = family.make(**fields)
     model.save_pretrained(folder)
     image_processor = SquareImageProcessorPil(size={"height": family.side, "width": family.side})
-    processor = family.processor(image_processor, tokenizer)
+    processor = family.processor(image_processor, tokenizer, **family.processor_fields)
     processor.save_pretrained(folder)
     return model, processor
 
@@ -115,6 +134,13 @@ def save_repository(family, folder, **fields):
                 "pixels": {"alignment_function": "general_key", "cell": "pytorch", "vision_config": BACKBONE},
             },
         ),
+        (
+            "m4c",
+            {
+                "regions": {"alignment_function": "additive"},
+                "pixels": {"alignment_function": "biased_general_query", "vision_config": BACKBONE},
+            },
+        ),
     ],
 )
 def test_repositories_load_where_the_package_is_not_installed(name, repositories, registered, tmp_path):
@@ -128,10 +154,7 @@ def test_repositories_load_where_the_package_is_not_installed(name, repositories
     for kind, fields in repositories.items():
         folder = tmp_path / kind
         model, processor = save_repository(family, folder, **fields)
-        if kind == "regions":
-            inputs = processor(text=TEXTS, region_features=list(given["features"]))
-        else:
-            inputs = processor(text=TEXTS, images=[picture.numpy() for picture in given["pictures"]])
+        inputs = inputs_of(model, processor, given)
         with torch.no_grad():
             output = model(**inputs)
         expected[kind] = output.logits_per_image if name == "scan" else output.logits
