@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from vl_alignment.models import MacConfig, ScanConfig
+from vl_alignment.models import M4CConfig, MacConfig, ScanConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.presets import PRESETS, get_preset
@@ -57,7 +57,9 @@ def test_preset_is_valid(name):
         config: Any = ScanConfig(**preset["model"])
         assert (config.lambda_softmax, config.negatives) == (9.0, "hardest")
     else:
-        config = MacConfig(**preset["model"])
+        config = {"question-answering": MacConfig, "text-question-answering": M4CConfig}[preset["task"]](
+            **preset["model"]
+        )
     assert config.alignment_function  # the fields are those of the task's model
 
 

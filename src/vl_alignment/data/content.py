@@ -9,7 +9,7 @@ import datasets
 __all__ = ["content_hash"]
 
 # What the content of a record is, whatever the task; a data set has some of these columns.
-CONTENT_COLUMNS = ("image_id", "captions", "question", "answer")
+CONTENT_COLUMNS = ("image_id", "captions", "question", "answer", "answers")
 
 
 def content_hash(data: Mapping[str, datasets.Dataset]) -> str:

@@ -18,6 +18,9 @@ from vl_alignment.models.errors import DataError
 
 __all__ = ["QUESTION_FEATURES", "QuestionData", "align_questions"]
 
+# What a question's record takes from the image's; the text's columns are those of TEXT_FEATURES.
+_JOINED_COLUMNS = ("image", "ocr_tokens", "ocr_boxes", "ocr_confidences")
+
 QUESTION_FEATURES = datasets.Features(
     {
         "question_id": datasets.Value("string"),
@@ -69,18 +72,19 @@ class QuestionData:
         return QuestionData(images, questions)
 
     def records(self, split: str) -> datasets.Dataset:
-        """Return one record a question, with the picture added as `image` when a record is read.
+        """Return one record a question, with the picture added as `image` when a record is read, and its text.
 
-        Where there are no pictures these are the questions alone.
+        Where there are neither pictures nor text these are the questions alone.
         """
         questions, images = select_split(self.questions, split), select_split(self.images, split)
-        if "image" not in images.column_names:
+        joined = [name for name in _JOINED_COLUMNS if name in images.column_names]
+        if not joined:
             return questions
-        return questions.with_transform(_WithImage(images.select_columns(["image_id", "image"])))
+        return questions.with_transform(_WithImage(images.select_columns(["image_id", *joined])))
 
 
 class _WithImage:
-    """Adds the pictures to a batch of questions, decoding each picture once."""
+    """Adds what the images' table holds to a batch of questions, decoding each picture once."""
 
     def __init__(self, images: datasets.Dataset) -> None:
         self.images = images
@@ -89,10 +93,9 @@ class _WithImage:
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if "image_id" not in batch:  # other columns were selected
             return batch
-        pictures = {
-            image_id: self.images[self.rows[image_id]]["image"] for image_id in dict.fromkeys(batch["image_id"])
-        }
-        return {**batch, "image": [pictures[image_id] for image_id in batch["image_id"]]}
+        pictures = {image_id: self.images[self.rows[image_id]] for image_id in dict.fromkeys(batch["image_id"])}
+        names = [name for name in self.images.column_names if name != "image_id"]
+        return {**batch, **{name: [pictures[image_id][name] for image_id in batch["image_id"]] for name in names}}
 
 
 def align_questions(

@@ -8,24 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 from .question_answering import QUESTION_TYPES, majority_accuracy, question_answering_metrics
 from .retrieval import RetrievalRanks, chance_metrics, retrieval_metrics, retrieval_ranks
+from .text_question_answering import answer_ceiling, text_answer_metrics, text_answer_scores
 
 if TYPE_CHECKING:
     from .answer_accuracy import AnswerAccuracy
     from .recall import RetrievalRecall
+    from .text_answer_accuracy import TextAnswerAccuracy
 
 __all__ = [
     "QUESTION_TYPES",
     "AnswerAccuracy",
     "RetrievalRanks",
     "RetrievalRecall",
+    "TextAnswerAccuracy",
+    "answer_ceiling",
     "chance_metrics",
     "majority_accuracy",
     "question_answering_metrics",
     "retrieval_metrics",
     "retrieval_ranks",
+    "text_answer_metrics",
+    "text_answer_scores",
 ]
 
-_METRICS = {"AnswerAccuracy": ".answer_accuracy", "RetrievalRecall": ".recall"}
+_METRICS = {
+    "AnswerAccuracy": ".answer_accuracy",
+    "RetrievalRecall": ".recall",
+    "TextAnswerAccuracy": ".text_answer_accuracy",
+}
 
 
 def __getattr__(name: str) -> Any:

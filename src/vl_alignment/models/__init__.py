@@ -18,12 +18,18 @@ from .alignment import (
     build_alignment_function,
     register_alignment_function,
 )
+from .configuration_m4c import M4CConfig
 from .configuration_mac import MacConfig
 from .configuration_scan import ScanConfig
+from .decoding_m4c import M4CAnswer, M4CAnswers
 from .errors import CheckpointError, ConfigurationError, DataError, HubError, ResultsError, VlAlignmentError
+from .hashed_word_vectors import HashedWordVectors
+from .modeling_m4c import M4CForQuestionAnswering, M4CModel, M4COutput
 from .modeling_mac import MacForQuestionAnswering, MacModel, MacOutput
 from .modeling_scan import ScanForImageTextRetrieval, ScanModel, ScanOutput
+from .phoc import phoc
 from .processing_base import SquareImageProcessorPil
+from .processing_m4c import M4CProcessor
 from .processing_mac import MacProcessor
 from .processing_scan import ScanProcessor
 
@@ -35,7 +41,15 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "HashedWordVectors",
     "HubError",
+    "M4CAnswer",
+    "M4CAnswers",
+    "M4CConfig",
+    "M4CForQuestionAnswering",
+    "M4CModel",
+    "M4COutput",
+    "M4CProcessor",
     "MacConfig",
     "MacForQuestionAnswering",
     "MacModel",
@@ -52,6 +66,7 @@ __all__ = [
     "alignment_function_names",
     "alignment_specification",
     "build_alignment_function",
+    "phoc",
     "register_alignment_function",
 ]
 
@@ -60,7 +75,11 @@ AutoModel.register(ScanConfig, ScanForImageTextRetrieval, exist_ok=True)
 AutoConfig.register(MacConfig.model_type, MacConfig, exist_ok=True)
 AutoModel.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
 AutoModelForVisualQuestionAnswering.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
+AutoConfig.register(M4CConfig.model_type, M4CConfig, exist_ok=True)
+AutoModel.register(M4CConfig, M4CForQuestionAnswering, exist_ok=True)
+AutoModelForVisualQuestionAnswering.register(M4CConfig, M4CForQuestionAnswering, exist_ok=True)
+AutoProcessor.register(M4CConfig, M4CProcessor, exist_ok=True)
 AutoProcessor.register(MacConfig, MacProcessor, exist_ok=True)
 AutoProcessor.register(ScanConfig, ScanProcessor, exist_ok=True)
-for _config in (MacConfig, ScanConfig):
+for _config in (M4CConfig, MacConfig, ScanConfig):
     AutoImageProcessor.register(_config, image_processor_classes={"pil": SquareImageProcessorPil}, exist_ok=True)

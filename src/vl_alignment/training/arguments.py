@@ -26,10 +26,14 @@ class TrainingSettings:
         batch_size: Examples in a batch over all processes together.
         learning_rate: Adam's, before warm-up and decay.
         decay_epochs: Numbers of finished epochs after which the learning rate is multiplied by `decay_factor`.
+        decay_steps: The same, in finished optimiser steps (M4C: 14,000 and 19,000).
         decay_factor: See `decay_epochs`.
         plateau_factor: What the learning rate is multiplied by, for good, after every epoch whose mean training loss is
             not below that of the best epoch before it (MAC: 0.5); None leaves it alone.
         warmup_steps: Optimiser steps in which the learning rate rises linearly to its full value.
+        warmup_factor: The share of the full value from which it rises (M4C: 0.2).
+        text_encoder_factor: What the learning rate of a model's text encoder is multiplied by (M4C, whose encoder is
+            pre-trained: 0.1).
         gradient_clipping: Largest norm of all gradients together; None does not clip.
         ema_decay: Evaluate and keep an exponential moving average of the weights, with this decay a step (MAC: 0.999);
             None keeps the weights themselves.
@@ -60,9 +64,12 @@ class TrainingSettings:
     batch_size: int = 128
     learning_rate: float = 2e-4
     decay_epochs: tuple[int, ...] = (15,)
+    decay_steps: tuple[int, ...] = ()
     decay_factor: float = 0.1
     plateau_factor: float | None = None
     warmup_steps: int = 0
+    warmup_factor: float = 0.0
+    text_encoder_factor: float = 1.0
     gradient_clipping: float | None = 2.0
     ema_decay: float | None = None
     gradient_accumulation_steps: int = 1
@@ -85,18 +92,23 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         self.trackers = _as_tuple("trackers", self.trackers)
         self.decay_epochs = _as_tuple("decay_epochs", self.decay_epochs)
+        self.decay_steps = _as_tuple("decay_steps", self.decay_steps)
         for name in _COUNTS:
             _check_integer(name, getattr(self, name), smallest=1)
         for name in _COUNTS_FROM_ZERO:
             _check_integer(name, getattr(self, name), smallest=0)
         if self.validation_captions is not None:
             _check_integer("validation_captions", self.validation_captions, smallest=1)
-        for epoch in self.decay_epochs:
-            _check_integer("decay_epochs", epoch, smallest=1)
-        if list(self.decay_epochs) != sorted(set(self.decay_epochs)):
-            raise ConfigurationError(f"decay_epochs={self.decay_epochs} must rise from one number to the next.")
-        _check_positive("learning_rate", self.learning_rate)
-        _check_positive("decay_factor", self.decay_factor)
+        for name in ("decay_epochs", "decay_steps"):
+            values = getattr(self, name)
+            for value in values:
+                _check_integer(name, value, smallest=1)
+            if list(values) != sorted(set(values)):
+                raise ConfigurationError(f"{name}={values} must rise from one number to the next.")
+        for name in ("learning_rate", "decay_factor", "text_encoder_factor"):
+            _check_positive(name, getattr(self, name))
+        if self.warmup_factor != 0:
+            _check_positive("warmup_factor", self.warmup_factor, below=1.0)
         if self.gradient_clipping is not None:
             _check_positive("gradient_clipping", self.gradient_clipping)
         for name in ("plateau_factor", "ema_decay"):

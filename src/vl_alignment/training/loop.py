@@ -50,6 +50,10 @@ FREE_SETTINGS = {
 }
 
 
+TEXT_ENCODER = "text_model"
+"""What models call the module that is their text encoder, one of transformers."""
+
+
 class NonFiniteLossError(VlAlignmentError):
     """The loss or its gradient became NaN or infinite; the last good checkpoint is kept."""
 
@@ -120,7 +124,9 @@ def build_accelerator(settings: TrainingSettings, run: RunDirectory | None = Non
 def learning_rate_factor(settings: TrainingSettings, steps_per_epoch: int, step: int, plateaus: int = 0) -> float:
     """Return what the learning rate is multiplied by at a step, counted from 0, after so many epochs on a plateau."""
     decays = sum(step >= epoch * steps_per_epoch for epoch in settings.decay_epochs)
-    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    decays += sum(step >= decay for decay in settings.decay_steps)
+    risen = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    warmup = settings.warmup_factor + (1.0 - settings.warmup_factor) * risen
     return warmup * settings.decay_factor**decays * (settings.plateau_factor or 1.0) ** plateaus
 
 
@@ -173,8 +179,7 @@ class _Loop:
         self.accelerator, self.interruption = accelerator, interruption
         self.state = TrainingState()
         self.steps_per_epoch = self._batches(0).total // settings.gradient_accumulation_steps
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate)
+        optimizer = torch.optim.Adam(_parameter_groups(model, settings), lr=settings.learning_rate)
         self.scheduler = LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(settings, self.steps_per_epoch, step, self.state.plateaus),
@@ -422,6 +427,23 @@ class _Loop:
             best_epoch=state.best_epoch,
             best_step=state.best_step,
         )
+
+
+def _parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Return the parameters to train; those of a text encoder by themselves where their learning rate is another."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if settings.text_encoder_factor == 1.0:
+        return [{"params": [*named.values()]}]
+    encoder = {name for name in named if TEXT_ENCODER in name.split(".")}
+    if not encoder:
+        raise ConfigurationError(
+            f"text_encoder_factor={settings.text_encoder_factor}: the model has no text encoder of its own to train."
+        )
+    rate = settings.learning_rate * settings.text_encoder_factor
+    return [
+        {"params": [parameter for name, parameter in named.items() if name not in encoder]},
+        {"params": [named[name] for name in named if name in encoder], "lr": rate},
+    ]
 
 
 def _average_of(model: nn.Module, settings: TrainingSettings) -> AveragedModel | None:

@@ -20,14 +20,28 @@ from ..data.features import (
 )
 from ..data.question_answering import QuestionData, load_question_dataset
 from ..data.retrieval import load_retrieval_dataset
+from ..data.text_question_answering import load_text_question_dataset
 from ..models.processing_base import SquareImageProcessorPil
 from .arguments import TrainingSettings
 from .presets import get_preset
 from .question_answering import train_question_run
 from .region_encoder import blocks_regions, region_encoder_settings
 from .retrieval import train_retrieval_run
+from .text_question_answering import train_text_question_run
 
-__all__ = ["QuestionStudy", "RetrievalStudy", "Study", "cache_folder", "load_data", "prepare_study"]
+__all__ = [
+    "QuestionStudy",
+    "RetrievalStudy",
+    "Study",
+    "TextQuestionStudy",
+    "cache_folder",
+    "load_data",
+    "prepare_study",
+]
+
+
+BUILT_IN = ("blocks", "blocks-text")
+"""Data sets that are rendered here, whose pictures a small region encoder of their own can see."""
 
 
 @dataclass(kw_only=True)
@@ -177,6 +191,36 @@ class QuestionStudy(Study):
         return train_question_run(**{**self._shared(), **own, **arguments})
 
 
+@dataclass(kw_only=True)
+class TextQuestionStudy(QuestionStudy):
+    """Question answering by reading, with M4C."""
+
+    task = "text-question-answering"
+
+    @property
+    def ocr(self) -> dict[str, Any]:
+        """Where the text of the pictures comes from, for the results."""
+        source = self.options.get("ocr", "published")
+        further = {"corrupted": ("character_error_rate",), "read": ("reader",)}.get(source, ())
+        return {"source": source, **{name: self.options[name] for name in further if name in self.options}}
+
+    def train(self, **arguments: Any) -> dict[str, Any]:
+        """See `train_text_question_run`."""
+        own = {"data": self.data, "test_split": self.test_split, "ocr": self.ocr}
+        named = ("text_encoder", "text_layers", "answer_words", "word_vectors", "max_ocr_tokens", "max_question_tokens")
+        own |= {name: self.options[name] for name in named if name in self.options}
+        return train_text_question_run(**{**self._shared(), **own, **arguments})
+
+
+# Options of the data that belong to its reader.
+READER_OPTIONS = ("questions_per_image", "maximum_hops", "ocr", "character_error_rate", "reader")
+_LOADERS: dict[str, Any] = {
+    RetrievalStudy.task: load_retrieval_dataset,
+    QuestionStudy.task: load_question_dataset,
+    TextQuestionStudy.task: load_text_question_dataset,
+}
+
+
 def cache_folder() -> Path:
     """Where encoders and regions are kept: `$VL_ALIGNMENT_CACHE`, by default below the Hugging Face cache."""
     from huggingface_hub.constants import HF_HOME
@@ -228,7 +272,7 @@ def prepare_study(
         settings=changed,
         options=options,
     )
-    if options["name"] == "blocks" and regions is None:
+    if options["name"] in BUILT_IN and regions is None:
         _make_blocks_regions(study, accelerator)
     elif regions is not None or extractor is not None:
         _open_regions(study, Path(regions) if regions is not None else Path(output) / "regions", extractor, accelerator)
@@ -238,15 +282,15 @@ def prepare_study(
     return study
 
 
-_STUDIES: dict[str, type[Study]] = {study.task: study for study in (RetrievalStudy, QuestionStudy)}
+_STUDIES: dict[str, type[Study]] = {study.task: study for study in (RetrievalStudy, QuestionStudy, TextQuestionStudy)}
 
 
 def load_data(
     task: str, options: Mapping[str, Any], data_dir: str | Path | None, sizes: Mapping[str, int] | None
 ) -> datasets.DatasetDict | QuestionData:
     """Load the data of a preset, given its task and its options of the data; `sizes` are pictures a split."""
-    load: Any = load_retrieval_dataset if task == RetrievalStudy.task else load_question_dataset
-    further = {name: options[name] for name in ("questions_per_image",) if name in options}
+    load = _LOADERS[task]
+    further = {name: options[name] for name in READER_OPTIONS if name in options}
     sizes = {**options.get("sizes", {}), **(sizes or {})} or None
     return load(options["name"], data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes, **further)
 

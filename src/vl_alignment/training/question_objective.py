@@ -1,6 +1,6 @@
 """Question answering as the training loop sees it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,7 @@ class QuestionObjective:
         table = self._table(split)
         # Every process fills in its own questions; the sum over processes holds them all.
         found = torch.zeros(2, len(table), dtype=torch.float64)
-        for number, (images, questions) in enumerate(self._evaluation_batches(table)):
+        for number, (images, questions) in enumerate(table.evaluation_batches(self.settings.evaluation_batch_size)):
             if number % accelerator.num_processes != accelerator.process_index:
                 continue
             batch = self._inputs(split, images, questions)
@@ -175,16 +175,6 @@ class QuestionObjective:
         if accelerator.num_processes > 1:
             found = accelerator.reduce(found.to(accelerator.device), "sum").cpu()
         return found[0].long().numpy(), found[1].numpy()
-
-    def _evaluation_batches(self, table: QuestionTable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield pictures that are asked equally many questions, and these questions."""
-        counts = np.diff(table.first)
-        for count in np.unique(counts[counts > 0]):
-            images = np.flatnonzero(counts == count)
-            size = max(1, self.settings.evaluation_batch_size // int(count))
-            for start in range(0, len(images), size):
-                chunk = images[start : start + size]
-                yield chunk, (table.first[chunk][:, None] + np.arange(count)[None, :]).ravel()
 
     def _inputs(self, split: str, images: np.ndarray, questions: np.ndarray) -> dict[str, Tensor]:
         pictures = self.images.batch(split, images)

@@ -68,8 +68,10 @@ SETTINGS: dict[str, Any] = {
 # What the weights do not depend on: such settings give the same encoder.
 _NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {
     *("epoch_captions", "all_negatives_epochs", "validation_captions"),
-    *("questions_per_image", "short_questions_epochs", "short_questions_depth"),
+    *("questions_per_image", "short_questions_epochs", "short_questions_share", "text_encoder_factor"),
 }
+# Settings that came later: where they are as before, an encoder that was trained before is still the same.
+_LATER = {"warmup_factor": 0.0, "decay_steps": []}
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,11 @@ def train_region_encoder(
         "label": label,
         "data_hash": _pictures_hash(splits),
         "vision_config": fields_chosen,
-        "settings": {name: value for name, value in settings.to_dict().items() if name not in _NOT_IN_KEY},
+        "settings": {
+            name: value
+            for name, value in settings.to_dict().items()
+            if name not in _NOT_IN_KEY and not (name in _LATER and value == _LATER[name])
+        },
     }
     run = RunDirectory(Path(output) / f"region-encoder-{_key(identity)}")
     accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
@@ -294,6 +300,7 @@ def blocks_regions(
     vision_fields: Mapping[str, Any] | None = None,
     image_size: int | None = None,
     label: str = "cover",
+    pictures: int | None = None,
     dtype: str = "float32",
     accelerator: Accelerator | None = None,
     progress: bool = True,
@@ -307,6 +314,7 @@ def blocks_regions(
         vision_fields: Of the encoder.
         image_size: Of the encoder.
         label: Of the encoder.
+        pictures: So many of the training pictures, the first, are enough to train the encoder; None takes all.
         dtype: Of the stored regions, "float32" or "float16".
         accelerator: Of the encoder's training; one of its processes extracts. To be given where there are several.
         progress: Whether extraction shows a progress bar.
@@ -315,8 +323,11 @@ def blocks_regions(
         ConfigurationError: As of `train_region_encoder`.
         DataError: As of `train_region_encoder` and `extract_regions`.
     """
+    learned_from = datasets.DatasetDict(data)
+    if pictures is not None and pictures < len(data["train"]):
+        learned_from["train"] = data["train"].select(range(pictures))
     encoder = train_region_encoder(
-        data,
+        learned_from,
         cache_dir,
         settings=settings,
         vision_fields=vision_fields,

@@ -16,6 +16,7 @@ class TokenRows:
     Args:
         texts: Tokenised together, with the tokenizer's special tokens.
         tokenizer: As of transformers.
+        maximum_length: Longer texts are cut to so many tokens, special ones included; None keeps them whole.
 
     Attributes:
         lengths: int64 [N], tokens of each text.
@@ -23,10 +24,10 @@ class TokenRows:
         unknown: int64 [N], words that the tokenizer does not know.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: Any) -> None:
-        encoded = tokenizer(
-            list(texts), add_special_tokens=True, return_special_tokens_mask=True, return_attention_mask=False
-        )
+    def __init__(self, texts: Sequence[str], tokenizer: Any, maximum_length: int | None = None) -> None:
+        limit = {} if maximum_length is None else {"truncation": True, "max_length": maximum_length}
+        asked = {"add_special_tokens": True, "return_special_tokens_mask": True, "return_attention_mask": False}
+        encoded = tokenizer(list(texts), **asked, **limit)
         self.words = np.array([len(mask) - sum(mask) for mask in encoded["special_tokens_mask"]], dtype=np.int64)
         self.lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
