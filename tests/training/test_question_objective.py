@@ -59,12 +59,12 @@ def test_single_questions_are_all_shown():
 
 
 def test_first_epochs_show_short_programs_only():
-    objective = objective_of(short_questions_epochs=1, short_questions_depth=3)
+    objective = objective_of(short_questions_epochs=1, short_questions_share=0.5)
     depths = objective.questions["train"].depths
     assert set(depths[objective.train_dataset(0).questions.ravel()]) == {2, 3}
     assert set(depths[objective.train_dataset(1).questions.ravel()]) == {2, 3, 4, 5}
-    with pytest.raises(DataError, match="short_questions_depth"):
-        objective_of(short_questions_epochs=1, short_questions_depth=1).train_dataset(0)
+    with pytest.raises(DataError, match="short_questions_share"):
+        objective_of(questions_per_image=3, short_questions_epochs=1, short_questions_share=0.5).train_dataset(0)
 
 
 def test_batch_holds_the_questions_of_each_picture_together():

@@ -46,7 +46,8 @@ class MacConfig(VisionAlignmentConfig):
         num_steps: Reasoning steps; each has its own projection of the question.
         stem_layers: Convolutions, each followed by an ELU, that turn the features into the knowledge base.
         stem_kernel_size: Their odd width.
-        stem_coordinates: Whether the cells' x and y in [-1, 1] are appended to the features.
+        stem_coordinates: Whether the cells' x and y are appended to the features.
+        coordinate_scale: They lie between plus and minus this. Beside features of a large norm ones are hardly seen.
         memory_gate: Whether a gate chooses between the previous memory and the new one: one number a feature
             ("released") or one in all ("pytorch").
         memory_gate_bias: Starting bias of that gate, (1, 0); positive favours the new memory in the released cell, the
@@ -58,6 +59,9 @@ class MacConfig(VisionAlignmentConfig):
         stem_dropout: On the input of each convolution, (0.18, 0).
         word_dropout: On the word embeddings, (0.15, 0).
         question_dropout: On the question vector, (0.08, 0).
+        score_gain: What the starting weights of the read unit's last layer, d -> 1, are multiplied by. Published: 1.
+            A large grid whose cells are mostly empty is looked at evenly for very long before it is told apart, longer
+            still under a function that divides by sqrt(d).
         read_dropout: On the read unit's projected inputs and on what it scores, (0.15, 0).
         memory_dropout: On the memory, one mask for all steps, (0.15, 0.15). In the released cell on what the read unit
             sees of it, in the other on the memory itself.
@@ -91,6 +95,8 @@ class MacConfig(VisionAlignmentConfig):
     stem_layers: int = 2
     stem_kernel_size: int = 3
     stem_coordinates: bool = False
+    coordinate_scale: float | int = 1.0
+    score_gain: float | int = 1.0
     memory_gate: bool = False
     memory_gate_bias: float | int | None = None
     self_attention: bool = False
@@ -130,6 +136,9 @@ class MacConfig(VisionAlignmentConfig):
             raise ConfigurationError(
                 f"question_size is {self.question_size}, hidden_size {self.hidden_size}; the released cell has one"
             )
+        for name in ("coordinate_scale", "score_gain"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in _DROPOUTS:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")

@@ -14,7 +14,7 @@ from .checked_inputs import check_regions, check_words, word_mask
 from .configuration_mac import MacConfig
 from .errors import DataError
 from .modeling_base import AlignmentPreTrainedModel, VisionAlignmentModel
-from .reasoning_mac import MacCell, MemoryGate
+from .reasoning_mac import MacCell, MemoryGate, ScoreLayer
 
 __all__ = ["MacForQuestionAnswering", "MacModel", "MacOutput", "MacPreTrainedModel"]
 
@@ -55,7 +55,8 @@ class MacStem(nn.Module):
 
     def __init__(self, config: MacConfig) -> None:
         super().__init__()
-        self.grid_size, self.coordinates = config.grid_size, config.stem_coordinates
+        self.grid_size = config.grid_size
+        self.coordinate_scale = config.coordinate_scale if config.stem_coordinates else None
         self.dropout = config.stem_dropout or 0.0
         sizes = [config.feature_size + 2 * config.stem_coordinates] + [config.hidden_size] * config.stem_layers
         kernel = config.stem_kernel_size
@@ -66,8 +67,9 @@ class MacStem(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve; the features lie in memory as the channels-last layout wants them, and so do the results."""
-        if self.coordinates:
+        if self.coordinate_scale is not None:
             line = torch.linspace(-1, 1, self.grid_size, dtype=features.dtype, device=features.device)
+            line = line * self.coordinate_scale
             places = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)  # [N, (x, y)]
             features = torch.cat([features, places.expand(len(features), -1, -1)], dim=-1)
         grid = features.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
@@ -130,7 +132,7 @@ class MacPreTrainedModel(AlignmentPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """The published code's starting values."""
         if isinstance(module, nn.Linear | nn.Conv2d):
-            init.xavier_uniform_(module.weight)
+            init.xavier_uniform_(module.weight, gain=module.gain if isinstance(module, ScoreLayer) else 1.0)
             if isinstance(module, MemoryGate):
                 init.constant_(module.bias, float(self.config.memory_gate_bias))
             elif isinstance(module, WordProjection):

@@ -34,19 +34,33 @@ class Reasoning:
     self_attentions: Tensor | None
 
 
+class ScoreLayer(nn.Linear):
+    """The layer d -> 1 of a score.
+
+    The published one has a bias, which adds the same to every key: the softmax cancels it, so it is left out.
+
+    Args:
+        size: d.
+        gain: What its starting weights are multiplied by.
+    """
+
+    def __init__(self, size: int, gain: float) -> None:
+        self.gain = gain
+        super().__init__(size, 1, bias=False)
+
+
 class WeightedAlignment(nn.Module):
     """Scores w . f(q, k) by the element-wise form of the alignment function (equation 10).
 
-    The published layer d -> 1 has a bias, which adds the same to every key: the softmax cancels it, so it is left out.
-
     Args:
         alignment: The alignment function.
+        gain: Of the layer w.
     """
 
-    def __init__(self, alignment: AlignmentFunction) -> None:
+    def __init__(self, alignment: AlignmentFunction, gain: float = 1.0) -> None:
         super().__init__()
         self.alignment = alignment
-        self.weight = nn.Linear(alignment.size, 1, bias=False)
+        self.weight = ScoreLayer(alignment.size, gain)
 
     def prepare(self, keys: Tensor) -> Tensor:
         """What `forward` wants of keys [..., n, d] that serve several queries."""
@@ -154,7 +168,7 @@ class MacReadUnit(nn.Module):
         self.dropout, self.dropout_per_step = config.read_dropout or 0.0, config.dropout_per_step
         self.memory_projection = nn.Linear(size, size)
         self.interaction = nn.Linear(2 * size, size)  # of [factor * memory, factor]
-        self.score = WeightedAlignment(alignment)
+        self.score = WeightedAlignment(alignment, float(config.score_gain))
 
     @property
     def drops_anew(self) -> bool:

@@ -45,9 +45,9 @@ class TrainingSettings:
         all_negatives_epochs: Epochs at the beginning whose loss sums over all negatives instead of the hardest.
         questions_per_image: Questions about one picture that make one example, so that the picture is looked at once
             for all of them; `batch_size` counts such examples.
-        short_questions_epochs: Epochs at the beginning that leave out the questions whose program is deeper than
-            `short_questions_depth`.
-        short_questions_depth: See `short_questions_epochs`.
+        short_questions_epochs: Epochs at the beginning that ask about each picture only the questions with the shortest
+            programs.
+        short_questions_share: The share of each picture's questions that are asked then.
         evaluate_every: Epochs between validations; the last epoch is always validated.
         validation_captions: Captions an image in validation; None takes all.
         evaluation_batch_size: Images, and captions, embedded together when evaluating.
@@ -80,7 +80,7 @@ class TrainingSettings:
     all_negatives_epochs: int = 0
     questions_per_image: int = 1
     short_questions_epochs: int = 0
-    short_questions_depth: int = 6
+    short_questions_share: float = 0.5
     evaluate_every: int = 1
     validation_captions: int | None = None
     evaluation_batch_size: int = 256
@@ -109,6 +109,7 @@ class TrainingSettings:
             _check_positive(name, getattr(self, name))
         if self.warmup_factor != 0:
             _check_positive("warmup_factor", self.warmup_factor, below=1.0)
+        _check_positive("short_questions_share", self.short_questions_share, below=1.0)
         if self.gradient_clipping is not None:
             _check_positive("gradient_clipping", self.gradient_clipping)
         for name in ("plateau_factor", "ema_decay"):
@@ -143,7 +144,6 @@ _COUNTS = (
     "batch_size",
     "gradient_accumulation_steps",
     "questions_per_image",
-    "short_questions_depth",
     "evaluate_every",
     "evaluation_batch_size",
     "checkpoint_every_steps",

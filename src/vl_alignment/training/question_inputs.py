@@ -165,6 +165,13 @@ class QuestionTable(QuestionRows):
                 self.unknown_answers,
             )
 
+    def shortest(self, share: float) -> np.ndarray:
+        """Which questions are among the share with the shortest programs of those about their picture: bool [Q]."""
+        by_depth = np.lexsort((self.depths, self.image))
+        places = np.empty(len(self), dtype=np.int64)
+        places[by_depth] = np.arange(len(self)) - self.first[:-1][self.image[by_depth]]
+        return places < np.ceil(share * np.diff(self.first))[self.image]
+
 
 @dataclass(frozen=True)
 class QuestionGroups:

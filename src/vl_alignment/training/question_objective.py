@@ -102,13 +102,13 @@ class QuestionObjective:
         table, settings = self.questions["train"], self.settings
         allowed = table.labels >= 0
         if epoch < settings.short_questions_epochs:
-            allowed &= table.depths <= settings.short_questions_depth
+            allowed &= table.shortest(settings.short_questions_share)
         # A stream of its own, apart from the one that orders the examples.
         groups = table.groups(settings.questions_per_image, np.random.default_rng([settings.seed, epoch, 3]), allowed)
         if not len(groups):
             raise DataError(
-                f"No picture has {settings.questions_per_image} training questions (of the allowed depth); "
-                "lower questions_per_image or raise short_questions_depth."
+                f"No picture has {settings.questions_per_image} training questions in epoch {epoch + 1}; "
+                "lower questions_per_image or raise short_questions_share."
             )
         return groups
 
