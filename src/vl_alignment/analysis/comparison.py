@@ -35,8 +35,11 @@ def planned_runs(
         task: Of the study.
 
     Raises:
-        ConfigurationError: A function is unknown, or a function or seed is named twice, or none is.
+        ConfigurationError: The task has no comparison, a function is unknown, or a function or seed is named twice, or
+            none is.
     """
+    if task not in _CONTROLS:
+        raise ConfigurationError(f"there is no comparison of {task} runs; make single ones with `vl-alignment train`")
     names = published_functions(task) if functions is None else list(functions)
     for name in names:
         alignment_specification(name)

@@ -144,14 +144,15 @@ PRESETS: dict[str, Preset] = {
             "control_dropout": 0.0,
         },
         "settings": {
-            "epochs": 9,
+            # One group of questions a picture in each epoch, as in the first: 120,000 questions.
+            "epochs": 24,
             "batch_size": 16,
             "questions_per_image": 10,
-            # Looking is learned from short questions; after all of them at once the answers' priors are for long all.
+            # Looking is learned from short questions; from all at once nothing but the answers' priors for long.
             "short_questions_epochs": 2,
             "short_questions_share": 0.33,
             "learning_rate": 2e-3,
-            "decay_epochs": [4, 6, 7, 8],
+            "decay_epochs": [10, 15, 19, 22],
             "decay_factor": 0.4,
             "warmup_steps": 200,
             "ema_decay": 0.999,
