@@ -125,3 +125,8 @@ def test_interrupted_comparison_goes_on(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error.decode()[-500:]
     assert list((tmp_path / "scan-blocks-general_key-seed0" / "checkpoints").glob("epoch-*"))
+
+
+def test_compare_names_a_task_that_has_no_comparison(capsys):
+    assert cli.main(["compare", "--preset", "blocks-text"]) == 2
+    assert "vl-alignment train" in one_line(capsys)
