@@ -55,6 +55,8 @@ def test_answers_are_named_and_survive_the_file(tmp_path):
         ({"question_size": 8}, "question_size is 8, hidden_size 512"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"stem_layers": 0}, "stem_layers is 0"),
+        ({"coordinate_scale": 0.0}, "coordinate_scale is 0.0; it must be above 0"),
+        ({"score_gain": -1.0}, "score_gain is -1.0; it must be above 0"),
         ({"stem_kernel_size": 2}, "stem_kernel_size is 2; it must be odd"),
         ({"read_dropout": 1.0}, "read_dropout is 1.0"),
         ({"memory_dropout": -0.1}, "memory_dropout is -0.1"),

@@ -179,6 +179,29 @@ def test_coordinates_are_those_of_the_cells():
     torch.testing.assert_close(knowledge[0, :, 1].view(GRID, GRID), line.unsqueeze(1).expand(3, 3))
 
 
+def test_coordinates_lie_between_plus_and_minus_their_scale():
+    features, fields = torch.zeros(1, CELLS, FEATURES), {"stem_coordinates": True, "stem_layers": 1}
+    once = tiny_model(**fields, stem_kernel_size=1).model.stem
+    four = tiny_model(**fields, stem_kernel_size=1, coordinate_scale=4.0).model.stem
+    with torch.no_grad():
+        once.convolutions[0].weight[:, FEATURES:] *= 4.0
+    torch.testing.assert_close(four(features), once(features))
+
+
+def test_gain_multiplies_the_starting_weights_of_the_read_score_alone():
+    plain, gained = (dict(tiny_model(score_gain=gain).named_parameters()) for gain in (1.0, 3.0))
+    name = "model.cell.read_unit.score.weight.weight"
+    torch.testing.assert_close(gained.pop(name), 3.0 * plain.pop(name))
+    assert all(torch.equal(gained[other], parameter) for other, parameter in plain.items())
+
+
+def test_gain_leaves_loaded_weights_alone(tmp_path):
+    model = tiny_model(score_gain=3.0)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert all(torch.equal(own, other) for own, other in zip(model.parameters(), loaded.parameters(), strict=True))
+
+
 def test_stem_sees_the_neighbours_of_a_cell():
     features = torch.zeros(1, CELLS, FEATURES)
     moved = features.clone()

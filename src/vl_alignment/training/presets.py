@@ -136,7 +136,7 @@ PRESETS: dict[str, Preset] = {
             # stays flat and does not see where things are.
             "coordinate_scale": 4.0,
             "score_gain": 11.3,
-            # All controls at once, which takes the CPU a third less time.
+            # Then all controls are computed at once.
             "feed_previous_control": False,
             # Two processes pad their halves of a batch apart; answers should not depend on it.
             "mask_padding": True,
