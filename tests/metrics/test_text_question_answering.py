@@ -5,9 +5,13 @@ import pytest
 from vl_alignment.metrics.text_question_answering import (
     answer_ceiling,
     answer_scores,
+    answer_words,
+    best_answers,
     levenshtein_similarity,
+    majority_answers,
     text_answer_metrics,
     text_answer_scores,
+    unseen_answers,
 )
 from vl_alignment.models.errors import DataError
 
@@ -75,10 +79,46 @@ def test_metrics_by_family():
     assert list(text_answer_metrics(PREDICTIONS, ANSWERS)) == ["accuracy", "anls"]
 
 
+def test_metrics_by_hops_and_over_unseen_words():
+    answers = [["red"] * 10, ["Kopi Luwak"] * 10, ["luwak"] * 10, ["stop"] * 10]
+    seen = answer_words([["Red!", "the stop"], ["kopi"]])
+    metrics = text_answer_metrics(["red", "kopi luwak", "no", "no"], answers, hops=[0, 1, 2, -1], seen_words=seen)
+    expected = {"accuracy": 50, "accuracy_hops_0": 100, "accuracy_hops_1": 100, "accuracy_hops_2": 0}
+    expected |= {"accuracy_up_to_one_hop": 100, "accuracy_unseen": 50, "accuracy_unseen_up_to_one_hop": 100}
+    assert metrics.pop("anls") == 50
+    assert metrics == expected
+    # Nothing is unseen, and no hops are known: there is nothing to measure.
+    assert list(text_answer_metrics(["red"], [["red"] * 10], hops=[-1], seen_words=seen)) == ["accuracy", "anls"]
+
+
+def test_unseen_answers_cannot_be_spelled_in_words_of_the_training_answers():
+    assert answer_words([["The Cat.", "two cats"], ["cat"]]) == {"cat", "2", "cats"}
+    answers = [
+        *(["A dog."] * 10, ["Cat"] * 10, ["dog cats"] * 10),
+        ["dog"] * 6 + ["cat"] * 4,  # "cat" scores 1 as well
+        ["dog"] * 7 + ["cat"] * 3,  # "cat" scores 0.9
+        ["dog", "cat"],  # of fewer than ten, every answer is right
+    ]
+    assert unseen_answers(answers, {"cat", "cats"}).tolist() == [True, False, True, False, True, False]
+
+
+def test_best_answers_are_what_most_people_meant():
+    assert best_answers(ANSWERS) == ["two", "Coca-Cola", "exit", "x0"]
+    assert best_answers([["no"] * 4 + ["Yes", "yes.", "yes", "yes", "yes!", "yes"]]) == ["yes"]
+
+
+def test_majority_answers_by_family():
+    train = [["Two", "2", "3"], ["3"], ["red"], ["blue"], ["red."]]
+    types = ["number", "number", "color", "color", "color"]
+    assert majority_answers(train, types, ["color", "number", "brand"]) == ["red", "2", "2"]
+    with pytest.raises(DataError, match="no training question has an answer"):
+        majority_answers([[]], ["color"], ["color"])
+
+
 def test_the_ceiling_is_what_the_best_answers_score():
     assert answer_ceiling(ANSWERS) == pytest.approx((1 + 1 + 1 + 0.3) / 4 * 100)
-    best = ["two", "coca cola", "exit", "x3"]
-    assert text_answer_metrics(best, ANSWERS)["accuracy"] == pytest.approx(answer_ceiling(ANSWERS))
+    for best in (["two", "coca cola", "exit", "x3"], best_answers(ANSWERS)):
+        assert text_answer_metrics(best, ANSWERS)["accuracy"] == pytest.approx(answer_ceiling(ANSWERS))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +127,7 @@ def test_the_ceiling_is_what_the_best_answers_score():
         (([], []), "no questions to measure"),
         ((["a"], [["a"], ["b"]]), "1 predictions for 2 questions"),
         ((["a"], [["a"]], ["x", "y"]), "2 question types for 1 questions"),
+        ((["a"], [["a"]], None, [0, 1]), "2 numbers of hops for 1 questions"),
         ((["a", "b"], [["a"], []]), "record 1: the question has no answers"),
     ],
 )

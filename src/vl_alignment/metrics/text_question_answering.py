@@ -1,10 +1,10 @@
-"""Accuracy of answers that are read: TextVQA's soft accuracy and ST-VQA's ANLS, overall and by question family.
+"""Accuracy of answers that are read: TextVQA's soft accuracy and ST-VQA's ANLS, overall and by kinds of questions.
 
 Ten people answered each question, and they do not agree; an answer is as right as the share of them that gave it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,20 @@ __all__ = [
     "ANSWERS_PER_QUESTION",
     "answer_ceiling",
     "answer_scores",
+    "answer_words",
+    "best_answers",
     "levenshtein_similarity",
+    "majority_answers",
     "text_answer_metrics",
     "text_answer_scores",
+    "unseen_answers",
 ]
 
 ANSWERS_PER_QUESTION = 10
 """People that answered each question of TextVQA."""
 
-UNKNOWN_FAMILY = ""
+FEW_HOPS = 1
+UNKNOWN_FAMILY, UNKNOWN_HOPS = "", -1
 SIMILARITY_THRESHOLD = 0.5
 
 Answers = Sequence[Sequence[str]]
@@ -103,7 +108,11 @@ def text_answer_scores(predictions: Sequence[str], answers: Answers) -> dict[str
 
 
 def text_answer_metrics(
-    predictions: Sequence[str], answers: Answers, question_types: Sequence[str] | np.ndarray | None = None
+    predictions: Sequence[str],
+    answers: Answers,
+    question_types: Sequence[str] | np.ndarray | None = None,
+    hops: Sequence[int] | np.ndarray | None = None,
+    seen_words: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Measure the answers to N questions, in percent.
 
@@ -111,23 +120,35 @@ def text_answer_metrics(
         predictions: As in `text_answer_scores`.
         answers: As in `text_answer_scores`.
         question_types: N names of question families, "" where the family is unknown; None measures no families.
+        hops: N numbers of relations to follow, -1 where that is unknown; None measures no hops.
+        seen_words: The `answer_words` of training; None measures no unseen words.
 
     Returns:
-        `accuracy`, `accuracy_{family}` for each family present in alphabetical order, and `anls`.
+        `accuracy`, `accuracy_{family}` for each family present in alphabetical order, `accuracy_hops_{n}` for each
+        number present and `accuracy_up_to_one_hop`, `accuracy_unseen` over the `unseen_answers` and
+        `accuracy_unseen_up_to_one_hop` over those among them, and `anls`. What no question belongs to is left out.
 
     Raises:
-        DataError: As in `text_answer_scores`.
+        DataError: As in `text_answer_scores`, or a number of types or hops disagrees.
     """
     scores = text_answer_scores(predictions, answers)
-    families = [UNKNOWN_FAMILY] * len(answers) if question_types is None else list(question_types)
-    if len(families) != len(answers):
-        raise DataError(f"there are {len(families)} question types for {len(answers)} questions with answers")
+    number = len(answers)
+    families = [UNKNOWN_FAMILY] * number if question_types is None else list(question_types)
+    chains = np.full(number, UNKNOWN_HOPS) if hops is None else np.asarray(hops)
+    for name, column in (("question types", families), ("numbers of hops", chains)):
+        if len(column) != number:
+            raise DataError(f"there are {len(column)} {name} for {number} questions with answers")
     by_family: dict[Any, list[float]] = defaultdict(list)
     for family, score in zip(families, scores["accuracy"], strict=True):
         by_family[family].append(score)
     metrics = {"accuracy": _percent(scores["accuracy"])}
     for family in sorted(set(by_family) - {UNKNOWN_FAMILY}):
         metrics[f"accuracy_{family}"] = _percent(by_family[family])
+    few = (chains != UNKNOWN_HOPS) & (chains <= FEW_HOPS)
+    unseen = np.zeros(number, dtype=bool) if seen_words is None else unseen_answers(answers, seen_words)
+    parts = {f"hops_{hop}": chains == hop for hop in np.unique(chains) if hop != UNKNOWN_HOPS}
+    parts |= {"up_to_one_hop": few, "unseen": unseen, "unseen_up_to_one_hop": unseen & few}
+    metrics |= {f"accuracy_{name}": _percent(scores["accuracy"][part]) for name, part in parts.items() if part.any()}
     return {**metrics, "anls": _percent(scores["anls"])}
 
 
@@ -146,6 +167,84 @@ def answer_ceiling(answers: Answers) -> float:
     if len(answers) == 0:
         raise DataError("there are no questions to measure")
     return _percent([max(_normalized_scores(given, question).values()) for question, given in enumerate(answers)])
+
+
+def best_answers(answers: Answers) -> list[str]:
+    """Return what a perfect reader answers: to each question the text that most people wrote of those that score best.
+
+    Args:
+        answers: N questions' answers by people.
+
+    Raises:
+        DataError: A question has no answers.
+    """
+    chosen = []
+    for question, given in enumerate(answers):
+        scores = _normalized_scores(given, question)
+        agreed = Counter(normalize_answer(answer) for answer in given)
+        # Four of ten score like ten of ten: the larger group is what was meant.
+        best = max(scores, key=lambda answer: (scores[answer], agreed[answer]))
+        texts = Counter(answer for answer in given if normalize_answer(answer) == best)
+        chosen.append(texts.most_common(1)[0][0])
+    return chosen
+
+
+def majority_answers(
+    train_answers: Answers, train_types: Sequence[str], question_types: Sequence[str] | np.ndarray
+) -> list[str]:
+    """Return to every question the most frequent training answer of its family, as somebody would who sees nothing.
+
+    A family without training questions gets the most frequent answer of all; of equally frequent answers the first in
+    alphabetical order counts. Answers are counted as the accuracy compares them.
+
+    Args:
+        train_answers: Answers of the training questions, one list a question.
+        train_types: Their families.
+        question_types: The families to answer.
+
+    Raises:
+        DataError: No training question has an answer.
+    """
+    every: Counter[str] = Counter()
+    by_family: dict[str, Counter[str]] = defaultdict(Counter)
+    for given, family in zip(train_answers, train_types, strict=True):
+        counts = Counter(normalize_answer(answer) for answer in given)
+        every += counts
+        by_family[family] += counts
+    if not every:
+        raise DataError("no training question has an answer, so there is no most frequent one")
+    first = {family: min(counts, key=lambda answer: (-counts[answer], answer)) for family, counts in by_family.items()}
+    overall = min(every, key=lambda answer: (-every[answer], answer))
+    return [first.get(family, overall) for family in question_types]
+
+
+def answer_words(answers: Iterable[Iterable[str]]) -> frozenset[str]:
+    """Return all words of the answers to questions, as the accuracy compares them."""
+    return frozenset(
+        word for answer in {text for given in answers for text in given} for word in normalize_answer(answer).split()
+    )
+
+
+def unseen_answers(answers: Answers, seen_words: Collection[str]) -> np.ndarray:
+    """Say which of N questions cannot be answered best in `seen_words`: their words must be copied from the picture.
+
+    Args:
+        answers: N questions' answers by people.
+        seen_words: The `answer_words` of training.
+
+    Returns:
+        Bool [N], true where every answer of the highest score has a word that is not among them.
+
+    Raises:
+        DataError: A question has no answers.
+    """
+    found = np.zeros(len(answers), dtype=bool)
+    for question, given in enumerate(answers):
+        scores = _normalized_scores(given, question)
+        highest = max(scores.values())
+        best = [answer for answer, score in scores.items() if score == highest]
+        found[question] = all(any(word not in seen_words for word in answer.split()) for answer in best)
+    return found
 
 
 def _normalized_scores(given: Sequence[str], question: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.question_records import QuestionData
-from vl_alignment.metrics.text_question_answering import text_answer_metrics, text_answer_scores
+from vl_alignment.metrics.text_question_answering import answer_words, text_answer_metrics, text_answer_scores
 from vl_alignment.models.configuration_m4c import ANSWER_PADDING
 from vl_alignment.models.decoding_m4c import M4CAnswer, spell_answers
 from vl_alignment.models.errors import ConfigurationError, DataError
@@ -23,8 +24,6 @@ from vl_alignment.training.retrieval_inputs import ImageInputs, PixelInputs, Reg
 from vl_alignment.training.text_question_inputs import DrawnGroups, TextInputs, TextQuestionTable
 
 __all__ = ["TextQuestionObjective"]
-
-FEW_HOPS = 1
 
 
 class TextQuestionObjective:
@@ -146,6 +145,8 @@ class TextQuestionObjective:
     def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
         """Answer all questions of a split greedily, each process those about a share of the pictures.
 
+        Accuracy over unseen words is measured where the training questions are there to say which those are.
+
         Raises:
             DataError: There is no such split, or its answers are not known.
         """
@@ -154,20 +155,19 @@ class TextQuestionObjective:
             raise DataError(f"The answers of {split!r} are not public; measure on the validation split.")
         answers = self.answers(model, split, accelerator)
         predictions = [answer.text for answer in answers]
-        metrics = text_answer_metrics(predictions, table.answers, table.types)
-        scores = text_answer_scores(predictions, table.answers)["accuracy"]
-        for hops in np.unique(table.hops[table.hops >= 0]):
-            metrics[f"accuracy_hops_{hops}"] = 100.0 * float(scores[table.hops == hops].mean())
-        few = (table.hops >= 0) & (table.hops <= FEW_HOPS)
-        if few.any():
-            metrics["accuracy_up_to_one_hop"] = 100.0 * float(scores[few].mean())
+        metrics = text_answer_metrics(predictions, table.answers, table.types, table.hops, self._seen_words)
         words = [word for answer in answers for word in answer.words]
         metrics["copied_words"] = 100.0 * sum(word.source == "ocr" for word in words) / max(1, len(words))
         if not final or not accelerator.is_main_process:
             return Evaluation(metrics)
+        scores = text_answer_scores(predictions, table.answers)["accuracy"]
         return Evaluation(
             metrics, [self._row(table, row, answers[row], float(scores[row])) for row in range(len(table))]
         )
+
+    @cached_property
+    def _seen_words(self) -> frozenset[str] | None:
+        return answer_words(self.questions["train"].answers) if "train" in self.questions else None
 
     def _row(self, table: TextQuestionTable, row: int, answer: M4CAnswer, score: float) -> dict[str, Any]:
         return {
