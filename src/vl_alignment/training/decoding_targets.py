@@ -145,13 +145,31 @@ class AnswerTargets:
         """Return all sequences of a question, from which one is drawn; see `match_answer`."""
         return self._questions[row].sequences
 
-    def batch(self, rows: Sequence[int] | np.ndarray, ocr_slots: int, random: Random) -> dict[str, Tensor]:
-        """Draw one sequence for each of B questions.
+    def draw(self, rows: Sequence[int] | np.ndarray, random: Random) -> np.ndarray:
+        """Draw one sequence for each of B questions; for one without any nothing is drawn, as in M4C.
+
+        Args:
+            rows: Their rows.
+            random: Where the draws come from. NumPy's legacy `RandomState` gives what M4C draws after `np.random.seed`.
+
+        Returns:
+            int64 [B], the place of each question's sequence in its `sequences`; 0 where it has none.
+        """
+        counts = np.array([len(self._questions[row].sequences) for row in rows], dtype=np.int64)
+        integers = random.integers if isinstance(random, np.random.Generator) else random.randint
+        drawn = np.zeros(len(counts), dtype=np.int64)
+        drawn[counts > 0] = integers(0, counts[counts > 0])
+        return drawn
+
+    def batch(
+        self, rows: Sequence[int] | np.ndarray, ocr_slots: int, drawn: Sequence[int] | np.ndarray
+    ) -> dict[str, Tensor]:
+        """Make the targets of B questions.
 
         Args:
             rows: Their rows.
             ocr_slots: R, OCR slots of the batch's pictures.
-            random: Where the draws come from. NumPy's legacy `RandomState` gives what M4C draws after `np.random.seed`.
+            drawn: The place of each question's sequence, of `draw`.
 
         Returns:
             `previous_ids` int64 [B, T], `labels` float32 [B, T, V + R] and `label_mask` float32 [B, T].
@@ -163,7 +181,7 @@ class AnswerTargets:
         label_mask = np.zeros((len(rows), self.steps), dtype=np.float32)
         entries: list[tuple[int, int, int, float]] = []  # place in the batch, step, index, label
         questions = [self._questions[row] for row in rows]
-        for place, (question, drawn) in enumerate(zip(questions, _draw(questions, random), strict=True)):
+        for place, (question, chosen) in enumerate(zip(questions, drawn, strict=True)):
             if question.ocr_tokens > ocr_slots:
                 raise ConfigurationError(
                     f"question {rows[place]} has {question.ocr_tokens} OCR tokens for {ocr_slots} slots; keep no "
@@ -171,7 +189,7 @@ class AnswerTargets:
                 )
             if not question.sequences:
                 continue
-            sequence = question.sequences[drawn]
+            sequence = question.sequences[chosen]
             length = min(len(sequence) + 1, self.steps)
             label_mask[place, :length] = 1.0
             previous_ids[place, 0] = BEGIN
@@ -216,12 +234,3 @@ class AnswerTargets:
             return (index, *occurrences.get(self._vocabulary[index], ()))
         known = self._word_ids.get(tokens[index - self.words])
         return (index,) if known is None else (index, known)
-
-
-def _draw(questions: Sequence[_Question], random: Random) -> list[int]:
-    """Return for each question the number of one of its sequences; for one without any nothing is drawn, as in M4C."""
-    counts = np.array([len(question.sequences) for question in questions], dtype=np.int64)
-    integers = random.integers if isinstance(random, np.random.Generator) else random.randint
-    drawn = np.zeros(len(questions), dtype=np.int64)
-    drawn[counts > 0] = integers(0, counts[counts > 0])
-    return drawn.tolist()

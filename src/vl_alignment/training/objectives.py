@@ -15,7 +15,7 @@ from vl_alignment.metrics.retrieval import retrieval_metrics, retrieval_ranks
 from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.batches import Examples
-from vl_alignment.training.retrieval_inputs import CaptionTable, ImageInputs, PixelInputs, RegionInputs
+from vl_alignment.training.retrieval_inputs import CaptionTable, image_inputs
 
 __all__ = ["Evaluation", "Objective", "RetrievalObjective"]
 
@@ -115,13 +115,7 @@ class RetrievalObjective:
         self.folds = folds
         self.vocabulary_size = len(tokenizer)
         self.captions = {name: CaptionTable(split, tokenizer, name) for name, split in dataset_dict.items()}
-        self.images: ImageInputs
-        if region_store is not None:
-            self.images = RegionInputs(dataset_dict, region_store)
-        elif image_processor is not None:
-            self.images = PixelInputs(dataset_dict, image_processor)
-        else:
-            raise ConfigurationError("Images are needed: give a region store, or an image processor for pixels.")
+        self.images = image_inputs(dataset_dict, region_store, image_processor)
 
     def check_model(self, model: nn.Module) -> None:
         """Compare vocabulary and feature sizes, and look through the features once.

@@ -1,7 +1,6 @@
 """One run of question answering from data to results.json: what `train`, `compare` and the example call."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,13 +12,13 @@ from vl_alignment.data.question_answering import QuestionData
 from vl_alignment.data.vocabulary import build_word_tokenizer
 from vl_alignment.metrics.question_statistics import question_statistics
 from vl_alignment.models.configuration_mac import MacConfig
-from vl_alignment.models.errors import DataError
 from vl_alignment.models.modeling_mac import MacForQuestionAnswering
 from vl_alignment.models.processing_mac import MacProcessor
 from vl_alignment.training.arguments import TrainingSettings
+from vl_alignment.training.picture_questions import check_question_splits, described_questions
 from vl_alignment.training.question_inputs import answer_vocabulary
 from vl_alignment.training.question_objective import QuestionObjective
-from vl_alignment.training.single_run import train_single_run
+from vl_alignment.training.single_run import backbone_fields, start_from_backbone, train_single_run
 
 __all__ = ["train_question_run"]
 
@@ -70,9 +69,7 @@ def train_question_run(
         DataError: The data cannot be used.
         TrainingInterrupted: After Ctrl-C or kill, when a checkpoint is written.
     """
-    wanted = ("train", "validation", test_split)
-    if missing := [name for name in wanted if name not in data.questions]:
-        raise DataError(f"The data set {dataset_name!r} lacks the splits {missing}; it has {sorted(data.questions)}.")
+    check_question_splits(data, dataset_name, test_split)
     train_questions = data.questions["train"]
     if tokenizer is None:
         tokenizer = build_word_tokenizer(train_questions["question"], minimum_count=minimum_count)
@@ -81,8 +78,7 @@ def train_question_run(
 
     def build() -> tuple[MacForQuestionAnswering, QuestionObjective]:
         model = MacForQuestionAnswering(config)
-        if vision_model is not None:
-            model.model.vision_model.load_state_dict(vision_model.state_dict())
+        start_from_backbone(model, vision_model)
         objective = QuestionObjective(
             data,
             tokenizer,
@@ -111,10 +107,6 @@ def train_question_run(
 def _dataset(data: QuestionData, name: str, test_split: str, store: RegionStore | None, blind: bool) -> dict[str, Any]:
     """Return what identifies the data in a result, the mix of its questions and how far answering blindly gets."""
     train, test = data.questions["train"], data.questions[test_split]
-    dataset: dict[str, Any] = {"name": name, "content_hash": data.content_hash}
-    dataset |= {split: len(questions) for split, questions in data.questions.items()}
-    dataset["images"] = {split: len(images) for split, images in data.images.items()}
-    dataset["question_types"] = dict(sorted(Counter(test["question_type"]).items()))
     statistics = question_statistics(
         test["question_type"],
         test["answer"],
@@ -122,12 +114,8 @@ def _dataset(data: QuestionData, name: str, test_split: str, store: RegionStore 
         train_types=train["question_type"],
         train_answers=train["answer"],
     )
-    dataset["question_statistics"] = {key: round(value, 2) for key, value in statistics.items()}
-    if store is not None:
-        dataset["regions"] = {"extractor": store.extractor, "version": store.extractor_version}
-    if blind:
-        dataset["blind"] = True
-    return dataset
+    dataset = described_questions(data, name, test_split, store, blind)
+    return {**dataset, "question_statistics": {key: round(value, 2) for key, value in statistics.items()}}
 
 
 def _config(
@@ -136,8 +124,5 @@ def _config(
     values = {**fields, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     values |= {"id2label": id2label, "label2id": {answer: number for number, answer in id2label.items()}}
     if store is not None:
-        side = round(store.regions**0.5)
-        values |= {"feature_size": store.feature_size, "grid_size": side, "region_extractor": store.extractor}
-    if vision_model is not None:
-        values["vision_config"] = vision_model.config.to_dict()
-    return MacConfig(**values)
+        values["grid_size"] = round(store.regions**0.5)
+    return MacConfig(**{**values, **backbone_fields(store, vision_model)})

@@ -16,7 +16,13 @@ from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.models.processing_scan import ScanProcessor
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.objectives import RetrievalObjective
-from vl_alignment.training.single_run import SPLITS, train_single_run
+from vl_alignment.training.single_run import (
+    SPLITS,
+    backbone_fields,
+    described_regions,
+    start_from_backbone,
+    train_single_run,
+)
 
 __all__ = ["train_retrieval_run"]
 
@@ -75,8 +81,7 @@ def train_retrieval_run(
 
     def build() -> tuple[ScanForImageTextRetrieval, RetrievalObjective]:
         model = ScanForImageTextRetrieval(config)
-        if vision_model is not None:
-            model.model.vision_model.load_state_dict(vision_model.state_dict())
+        start_from_backbone(model, vision_model)
         objective = RetrievalObjective(
             dataset_dict,
             tokenizer,
@@ -105,15 +110,9 @@ def _dataset(data: datasets.DatasetDict, name: str, store: RegionStore | None) -
     """Return what identifies the data in a result."""
     dataset: dict[str, Any] = {"name": name, "content_hash": content_hash(data)}
     dataset |= {split: len(data[split]) for split in SPLITS}
-    if store is not None:
-        dataset["regions"] = {"extractor": store.extractor, "version": store.extractor_version}
-    return dataset
+    return dataset | described_regions(store)
 
 
 def _config(fields: Mapping[str, Any], tokenizer: Any, store: RegionStore | None, vision_model: Any) -> ScanConfig:
-    values = {**fields, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    if store is not None:
-        values |= {"feature_size": store.feature_size, "region_extractor": store.extractor}
-    if vision_model is not None:
-        values["vision_config"] = vision_model.config.to_dict()
-    return ScanConfig(**values)
+    words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return ScanConfig(**{**fields, **words, **backbone_fields(store, vision_model)})

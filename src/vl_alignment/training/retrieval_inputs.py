@@ -12,7 +12,7 @@ from vl_alignment.data.features import RegionStore
 from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.training.token_rows import TokenRows
 
-__all__ = ["CaptionTable", "ImageInputs", "PixelInputs", "RegionInputs"]
+__all__ = ["CaptionTable", "ImageInputs", "PixelInputs", "RegionInputs", "image_inputs"]
 
 CHECKED_IMAGES = 512  # looked at together when features are checked
 # Of larger stores (CLEVR: 40 GB) a sample is looked at; training still stops where a loss is not finite.
@@ -201,3 +201,19 @@ class PixelInputs:
             if self._room >= 0:
                 self._cache[split, row] = pixels
         return pixels
+
+
+def image_inputs(
+    dataset_dict: datasets.DatasetDict, region_store: RegionStore | None, image_processor: Callable[..., Any] | None
+) -> ImageInputs:
+    """Return the images as regions where there is a store, else as pixels.
+
+    Raises:
+        ConfigurationError: Neither a store nor an image processor is given.
+        DataError: As of `RegionInputs`.
+    """
+    if region_store is not None:
+        return RegionInputs(dataset_dict, region_store)
+    if image_processor is not None:
+        return PixelInputs(dataset_dict, image_processor)
+    raise ConfigurationError("Images are needed: give a region store, or an image processor for pixels.")

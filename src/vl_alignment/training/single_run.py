@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from transformers import PreTrainedConfig
 
+from vl_alignment.data.features import RegionStore
 from vl_alignment.models.configuration_base import AlignmentConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
@@ -18,7 +19,7 @@ from vl_alignment.training.loop import FREE_SETTINGS, TrainingSummary, build_acc
 from vl_alignment.training.objectives import Objective
 from vl_alignment.training.runs import RunDirectory, commit, describe_machine, read_result, recorded_command, versions
 
-__all__ = ["train_single_run"]
+__all__ = ["backbone_fields", "described_regions", "start_from_backbone", "train_single_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,29 @@ def train_single_run(
         written = [read_result(run.results)]
     broadcast_object_list(written)
     return written[0]
+
+
+def described_regions(store: RegionStore | None) -> dict[str, Any]:
+    """Return what a result's data set says of stored regions; nothing where the model sees pixels."""
+    if store is None:
+        return {}
+    return {"regions": {"extractor": store.extractor, "version": store.extractor_version}}
+
+
+def backbone_fields(store: RegionStore | None, vision_model: Any) -> dict[str, Any]:
+    """Return the fields of a model's configuration that say what it sees: stored regions, and its backbone."""
+    fields: dict[str, Any] = {}
+    if store is not None:
+        fields |= {"feature_size": store.feature_size, "region_extractor": store.extractor}
+    if vision_model is not None:
+        fields["vision_config"] = vision_model.config.to_dict()
+    return fields
+
+
+def start_from_backbone(model: Any, vision_model: Any) -> None:
+    """Copy the weights of a trained backbone, where there is one, into the model's own."""
+    if vision_model is not None:
+        model.model.vision_model.load_state_dict(vision_model.state_dict())
 
 
 def _own_fields(config: AlignmentConfig) -> dict[str, Any]:

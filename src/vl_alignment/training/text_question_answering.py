@@ -1,7 +1,6 @@
 """One run of question answering by reading, from data to results.json."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -11,7 +10,6 @@ from vl_alignment.data.answer_vocabulary import build_answer_vocabulary
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.question_records import QuestionData
 from vl_alignment.data.vocabulary import build_spelling_tokenizer
-from vl_alignment.metrics.text_question_answering import answer_ceiling
 from vl_alignment.models.configuration_m4c import M4CConfig
 from vl_alignment.models.embedding_m4c import first_text_layers, load_text_encoder
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
@@ -20,8 +18,10 @@ from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering
 from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.decoding_targets import AnswerTargets
-from vl_alignment.training.single_run import train_single_run
-from vl_alignment.training.text_question_objective import TextQuestionObjective
+from vl_alignment.training.picture_questions import check_question_splits, described_questions
+from vl_alignment.training.single_run import backbone_fields, start_from_backbone, train_single_run
+from vl_alignment.training.text_question_inputs import TextInputs
+from vl_alignment.training.text_question_objective import TextQuestionObjective, answer_bounds
 
 __all__ = ["train_text_question_run"]
 
@@ -40,6 +40,7 @@ def train_text_question_run(
     text_layers: int = 3,
     minimum_count: int = 100,
     answer_words: int = 5000,
+    answer_vocabulary: Sequence[str] | None = None,
     word_vectors: Any = HashedWordVectors.kind,
     max_ocr_tokens: int = 50,
     max_question_tokens: int = 20,
@@ -68,7 +69,9 @@ def train_text_question_run(
         text_layers: How many layers of that checkpoint.
         minimum_count: Without a checkpoint: words rarer than this in the training questions are spelled; see
             `build_spelling_tokenizer`.
-        answer_words: Size of the answer vocabulary at most.
+        answer_words: Size of the answer vocabulary at most, the special words included.
+        answer_vocabulary: The answer vocabulary itself, as of `read_answer_vocabulary`; by default the most frequent
+            words of the training answers.
         word_vectors: Of the OCR tokens; see `M4CProcessor`.
         max_ocr_tokens: See `M4CProcessor`.
         max_question_tokens: See `M4CProcessor`.
@@ -87,16 +90,14 @@ def train_text_question_run(
         CheckpointError: The text encoder cannot be loaded.
         TrainingInterrupted: After Ctrl-C or kill, when a checkpoint is written.
     """
-    wanted = ("train", "validation", test_split)
-    if missing := [name for name in wanted if name not in data.questions]:
-        raise DataError(f"The data set {dataset_name!r} lacks the splits {missing}; it has {sorted(data.questions)}.")
+    check_question_splits(data, dataset_name, test_split)
     train_questions = data.questions["train"]
     if text_encoder is None:
         tokenizer = build_spelling_tokenizer(train_questions["question"], minimum_count)
     else:
         tokenizer = _tokenizer_of(text_encoder)
     given = (answer for answers in train_questions["answers"] for answer in answers)
-    vocabulary = build_answer_vocabulary(given, answer_words)
+    vocabulary = list(answer_vocabulary or build_answer_vocabulary(given, answer_words))
     processor = M4CProcessor(
         image_processor,
         tokenizer,
@@ -110,8 +111,7 @@ def train_text_question_run(
 
     def build() -> tuple[M4CForQuestionAnswering, TextQuestionObjective]:
         model = M4CForQuestionAnswering(config)
-        if vision_model is not None:
-            model.model.vision_model.load_state_dict(vision_model.state_dict())
+        start_from_backbone(model, vision_model)
         if text_encoder is not None:
             loaded = load_text_encoder(text_encoder, config.text_config)  # type: ignore[arg-type]
             model.model.question_encoder.text_model.load_state_dict(loaded.state_dict())
@@ -124,12 +124,13 @@ def train_text_question_run(
             region_store=region_store,
             image_processor=image_processor,
             blind=blind,
+            copy_words=config.copy_words,
         )
         return model, objective
 
-    dataset = _dataset(data, dataset_name, test_split, region_store, processor, vocabulary, config)
-    dataset |= {"ocr": dict(ocr or {})}
-    dataset |= {"blind": True} if blind else {}
+    dataset = described_questions(data, dataset_name, test_split, region_store, blind)
+    dataset |= _bounds(data, test_split, processor, config, blind)
+    dataset |= {"answer_words": len(vocabulary), "ocr": dict(ocr or {})}
     return train_single_run(
         build,
         task=TextQuestionObjective.task,
@@ -151,34 +152,19 @@ def _tokenizer_of(text_encoder: str) -> Any:
         raise CheckpointError(f"the text encoder's tokenizer cannot be loaded: {reason}", path=text_encoder) from error
 
 
-def _dataset(
-    data: QuestionData,
-    name: str,
-    test_split: str,
-    store: RegionStore | None,
-    processor: M4CProcessor,
-    vocabulary: list[str],
-    config: M4CConfig,
-) -> dict[str, Any]:
-    """Return what identifies the data in a result, the mix of its questions and the bounds of what can be reached."""
+def _bounds(
+    data: QuestionData, test_split: str, processor: M4CProcessor, config: M4CConfig, blind: bool
+) -> dict[str, float]:
+    """Return `answer_bounds` of the test split, before anything is trained."""
     test, images = data.questions[test_split], data.images[test_split]
-    dataset: dict[str, Any] = {"name": name, "content_hash": data.content_hash}
-    dataset |= {split: len(questions) for split, questions in data.questions.items()}
-    dataset["images"] = {split: len(pictures) for split, pictures in data.images.items()}
-    dataset["question_types"] = dict(sorted(Counter(test["question_type"]).items()))
     if not all(test["answers"]):
         raise DataError(f"The answers of {test_split!r} are not public; measure on the validation split.")
-    given = (list(images[column]) for column in ("ocr_tokens", "ocr_boxes", "ocr_confidences"))
-    words = processor.text_inputs(*given)[1]
-    of_image = dict(zip(images["image_id"], words, strict=True))
+    texts = TextInputs(images, processor, test_split, hidden=blind or not config.copy_words)
+    of_image = dict(zip(images["image_id"], texts.words, strict=True))
     tokens = [of_image[image_id] for image_id in test["image_id"]]
+    vocabulary = [*(config.id2label or {}).values()]
     targets = AnswerTargets(test["answers"], tokens, vocabulary, config.num_decoding_steps)
-    dataset["answer_ceiling"] = round(answer_ceiling(test["answers"]), 2)
-    dataset["best_accuracy"] = round(targets.best_accuracy, 2)
-    dataset["answer_words"] = len(vocabulary)
-    if store is not None:
-        dataset["regions"] = {"extractor": store.extractor, "version": store.extractor_version}
-    return dataset
+    return {name: round(bound, 2) for name, bound in answer_bounds(test["answers"], targets).items()}
 
 
 def _config(
@@ -201,8 +187,5 @@ def _config(
     values |= {"id2label": dict(enumerate(vocabulary)), "label2id": {word: row for row, word in enumerate(vocabulary)}}
     values["word_vector_size"] = 0 if processor.word_vectors is None else processor.word_vectors.size
     if store is not None:
-        values |= {"feature_size": store.feature_size, "region_extractor": store.extractor}
         values["ocr_feature_size"] = store.feature_size
-    if vision_model is not None:
-        values["vision_config"] = vision_model.config.to_dict()
-    return M4CConfig(**values)
+    return M4CConfig(**{**values, **backbone_fields(store, vision_model)})

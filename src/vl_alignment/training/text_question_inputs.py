@@ -112,13 +112,14 @@ class TextInputs:
 
 @dataclass(frozen=True)
 class DrawnGroups:
-    """The groups of one epoch, each with the epoch's number, which decides what is drawn for its questions."""
+    """The groups of one epoch, with what was drawn in it for every training question [Q]."""
 
     groups: QuestionGroups
-    epoch: int
+    drawn: np.ndarray
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> tuple[int, np.ndarray, int]:
-        return (*self.groups[index], self.epoch)
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray, np.ndarray]:
+        image, questions = self.groups[index]
+        return image, questions, self.drawn[questions]
