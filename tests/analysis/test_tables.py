@@ -95,7 +95,7 @@ def test_published_values():
     assert list(cells)[:4] == ["cosine", "dot", "scaled_dot", "general_query"]
     assert cells["general_query"] == (63.2, 93.6, 245.0, 46.7, 81.8, 201.8, pytest.approx(446.8))
     assert published_table("coco").rows[4].cells[0] == 53.8
-    with pytest.raises(ConfigurationError, match="flickr30k, coco, clevr, not for 'blocks'"):
+    with pytest.raises(ConfigurationError, match="flickr30k, coco, clevr, textvqa, not for 'blocks'"):
         published_table("blocks")
 
 

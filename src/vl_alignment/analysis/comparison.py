@@ -10,7 +10,7 @@ from ..models.errors import ConfigurationError, ResultsError
 from ..training.preparation import Study
 from ..training.runs import RunDirectory, load_results, rebuild_results, write_json
 from .attention_pictures import attention_pictures
-from .controls import question_controls, retrieval_controls
+from .controls import question_controls, retrieval_controls, text_question_controls
 from .report import write_report
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
@@ -21,6 +21,7 @@ __all__ = ["check_comparable", "compare", "planned_runs", "write_comparison"]
 _CONTROLS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "retrieval": retrieval_controls,
     "question-answering": question_controls,
+    "text-question-answering": text_question_controls,
 }
 
 

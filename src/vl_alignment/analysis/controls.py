@@ -12,8 +12,9 @@ from ..data.blocks import Scene, caption_holds, execute_program, make_captions
 from ..data.question_answering import QuestionData
 from ..metrics.question_answering import majority_accuracy, question_answering_metrics
 from ..metrics.retrieval import chance_metrics, retrieval_metrics
+from ..metrics.text_question_answering import answer_words, best_answers, majority_answers, text_answer_metrics
 from ..training.arguments import TrainingSettings
-from ..training.preparation import QuestionStudy, RetrievalStudy, Study
+from ..training.preparation import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
 
 __all__ = [
     "perfect_answers",
@@ -22,10 +23,11 @@ __all__ = [
     "retrieval_controls",
     "shuffled_answers",
     "shuffled_captions",
+    "text_question_controls",
 ]
 
 # The shuffled run takes one epoch in so many of the others'; an epoch of questions shows each picture several times.
-SHARE_OF_EPOCHS = {"retrieval": 3, "question-answering": 8}
+SHARE_OF_EPOCHS = {"retrieval": 3, "question-answering": 8, "text-question-answering": 5}
 
 
 def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,6 +116,62 @@ def question_controls(study: QuestionStudy, output: Path, first: Mapping[str, An
     return json.loads(json.dumps(controls))
 
 
+def text_question_controls(study: TextQuestionStudy, output: Path, first: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The majority by family, a blind model, one that cannot copy, shuffled answers, and what can be reached at all.
+
+    Arguments and result as of `retrieval_controls`. The model that sees nothing and the one without a pointer network
+    are trained exactly as `first` was.
+    """
+    train, test = (study.data.questions[split] for split in ("train", study.test_split))
+    answers, seen = list(test["answers"]), answer_words(train["answers"])
+
+    def measure(predictions: list[str]) -> dict[str, float]:
+        return text_answer_metrics(predictions, answers, list(test["question_type"]), list(test["hops"]), seen)
+
+    name = first["alignment_function"]
+    blind = _control_run(study, output, first, blind=True, name="blind")
+    ablated = _control_run(study, output, first, fields={"copy_words": False}, name="without-copying")
+    epochs, shuffled = _shuffled_run(
+        study, output, first, data=shuffled_answers(study.data, first["seed"], "answers"), name="shuffled"
+    )
+    majority = majority_answers(list(train["answers"]), list(train["question_type"]), list(test["question_type"]))
+    controls = [
+        {
+            "name": "majority by family",
+            "description": "the most frequent training answer of each question family",
+            "metrics": measure(majority),
+        },
+        {
+            "name": "blind",
+            "description": f"{name}, trained alike, on zeros in place of every picture and none of its text",
+            "metrics": blind,
+        },
+        {
+            "name": "without copying",
+            "description": f"{name}, trained alike, without the pointer network: it has only the words of its "
+            "vocabulary",
+            "metrics": ablated,
+        },
+        {
+            "name": "shuffled answers",
+            "description": f"{name}, {epochs} epochs, trained and tested on answers to other questions of the same "
+            "family",
+            "metrics": shuffled,
+        },
+        {
+            "name": "best spelling",
+            "description": "the best answer that the vocabulary and the text in the picture can spell",
+            "metrics": {"accuracy": first["dataset"]["best_accuracy"]},
+        },
+        {
+            "name": "ceiling",
+            "description": "a perfect reader, who gives the best of the answers that people gave: they do not agree",
+            "metrics": measure(best_answers(answers)),
+        },
+    ]
+    return json.loads(json.dumps(controls))
+
+
 def _shuffled_run(
     study: Study, output: Path, first: Mapping[str, Any], **arguments: Any
 ) -> tuple[int, dict[str, float]]:
@@ -123,16 +181,23 @@ def _shuffled_run(
 
 
 def _control_run(
-    study: Study, output: Path, first: Mapping[str, Any], *, name: str, epochs: int | None = None, **arguments: Any
+    study: Study,
+    output: Path,
+    first: Mapping[str, Any],
+    *,
+    name: str,
+    epochs: int | None = None,
+    fields: Mapping[str, Any] | None = None,
+    **arguments: Any,
 ) -> dict[str, float]:
-    """Train the function and seed of `first` on other data, and return its metrics."""
+    """Train the function and seed of `first` on other data or with other model fields, and return its metrics."""
     result = study.train(
         dataset_name=f"{study.name}-{name}",
         output=output / "controls",
         settings=TrainingSettings.from_dict(
             {**study.settings, "seed": first["seed"], "epochs": epochs or study.settings["epochs"]}
         ),
-        model_fields={**study.model_fields, "alignment_function": first["alignment_function"]},
+        model_fields={**study.model_fields, "alignment_function": first["alignment_function"], **(fields or {})},
         command=first["command"],
         **arguments,
     )
@@ -176,16 +241,19 @@ def perfect_reader(split: datasets.Dataset, folds: int = 1, seed: int = 0) -> di
     return retrieval_metrics(truth + 0.5 * noise, np.asarray(owners), folds=folds)
 
 
-def shuffled_answers(data: QuestionData, seed: int) -> QuestionData:
-    """Give every question the answer to another one of its type and split."""
+def shuffled_answers(data: QuestionData, seed: int, column: str = "answer") -> QuestionData:
+    """Give every question the answer to another one of its type and split, what stands in `column`."""
     mixed = datasets.DatasetDict()
     for number, (name, split) in enumerate(data.questions.items()):
         draw = np.random.default_rng([seed, number])
-        answers, types = np.array(split["answer"], dtype=object), np.array(split["question_type"], dtype=object)
+        types = np.array(split["question_type"], dtype=object)
+        following = np.arange(len(split))
         for question_type in sorted(set(types)):
             rows = draw.permutation(np.flatnonzero(types == question_type))
-            answers[rows] = answers[np.roll(rows, 1)]
-        mixed[name] = split.remove_columns("answer").add_column("answer", list(answers))
+            following[rows] = np.roll(rows, 1)
+        answers, feature = list(split[column]), split.features[column]
+        others = [answers[row] for row in following]
+        mixed[name] = split.remove_columns(column).add_column(column, others, feature=feature)
     return QuestionData(data.images, mixed)
 
 

@@ -1,5 +1,6 @@
 """What a comparison shows, in sentences chosen by the data: nothing is called a difference that its interval spans."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -143,7 +144,7 @@ def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping
     """Hold the lowest result, or every control that `check` is about, against the control that knows too little."""
     by_name = {name: _means(group) for name, group in control_values(controls).items()}
     floor = next((metrics for name, metrics in by_name.items() if check.floor in name.lower()), {}).get(check.metric)
-    if not floor:
+    if floor is None:
         return []
     if check.subject is None:
         means = {row: sum(seeds.values()) / len(seeds) for row, seeds in values_of(results, check.metric).items()}
@@ -159,7 +160,7 @@ def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping
     for name, value in judged.items():
         above = value > check.factor * floor + check.points
         text = (check.above if above else check.within).format(
-            name=name, value=value, floor=floor, ratio=value / floor, gap=value - floor
+            name=name, value=value, floor=floor, ratio=value / floor if floor else math.inf, gap=value - floor
         )
         # Results should be above, controls should not.
         found.append(Finding("fact" if above == (check.subject is None) else "warning", text))

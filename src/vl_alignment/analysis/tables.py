@@ -1,4 +1,4 @@
-"""The paper's tables from a list of runs: Table 2, Tables 3a and 5, and either beside the published values."""
+"""The paper's tables from a list of runs: Table 2, Tables 3a and 5, Table 3b, and each beside the published values."""
 
 import csv
 import io
@@ -26,9 +26,10 @@ __all__ = [
     "results_table",
     "retrieval_table",
     "runs_csv",
+    "text_question_answering_table",
 ]
 
-DATASET_TITLES = {"flickr30k": "Flickr30k", "coco": "COCO", "clevr": "CLEVR"}
+DATASET_TITLES = {"flickr30k": "Flickr30k", "coco": "COCO", "clevr": "CLEVR", "textvqa": "TextVQA", "stvqa": "ST-VQA"}
 
 
 def results_table(
@@ -61,20 +62,39 @@ def question_answering_table(
     return _task_table(TASKS["question-answering"], results, controls, confidence)
 
 
+def text_question_answering_table(
+    results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
+) -> Table:
+    """Lay out runs as the paper's Table 3b: accuracy and ANLS, with what copying does; see `results_table`."""
+    return _task_table(TASKS["text-question-answering"], results, controls, confidence)
+
+
 def breakdown_table(
     results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
 ) -> Table | None:
-    """Lay out the task's second table (accuracy by program depth); None where it has none or nothing was measured."""
+    """Lay out the task's second table: accuracy by program depth, or by question family.
+
+    Returns:
+        None where the task has none, or nothing was measured.
+    """
     task = task_of(results)
     if task.breakdown is None:
         return None
     prefix = task.breakdown.prefix
-    names = {name for result in results for name in result.get("metrics", {}) if name.startswith(prefix)}
-    numbers = sorted(int(name.removeprefix(prefix)) for name in names if name.removeprefix(prefix).isdecimal())
-    if not numbers:
+    measured = {name for result in results for name in result.get("metrics", {})}
+    if task.breakdown.of_question_types:
+        endings = [name for name in (results[0].get("dataset") or {}).get("question_types") or {}]
+    else:
+        found = (name.removeprefix(prefix) for name in measured if name.startswith(prefix))
+        endings = [str(number) for number in sorted(int(ending) for ending in found if ending.isdecimal())]
+    columns = tuple(
+        Column(f"{prefix}{ending}", ending.replace("_", " ").capitalize(), task.breakdown.title)
+        for ending in endings
+        if f"{prefix}{ending}" in measured
+    )
+    if not columns:
         return None
-    columns = tuple(Column(f"{prefix}{number}", str(number), task.breakdown.title) for number in numbers)
-    caption = f"{task.metric_title} by depth on {dataset_title(results)}, {_percent_note(confidence)}"
+    caption = f"{task.metric_title} by {task.breakdown.by} on {dataset_title(results)}, {_percent_note(confidence)}"
     return Table(caption, columns, _rows(results, controls, columns, confidence))
 
 
@@ -84,7 +104,9 @@ def _task_table(
     if not results:
         raise ResultsError("there are no finished runs to put into a table")
     caption = f"{task.title} on {dataset_title(results)}, {_percent_note(confidence)}"
-    return Table(caption, task.columns, _rows(results, controls, task.columns, confidence))
+    measured = {name for result in results for name in result.get("metrics", {})}
+    columns = tuple(column for column in task.columns if column.key in measured)
+    return Table(caption, columns, _rows(results, controls, columns, confidence))
 
 
 def _rows(
@@ -104,7 +126,7 @@ def _percent_note(confidence: float) -> str:
 
 
 def published_table(dataset: str = "flickr30k") -> Table:
-    """Lay out the published values of a data set: Table 2 without R@5, which it lacks, or Tables 3a and 5.
+    """Lay out the published values of a data set: Table 2 without R@5, which it lacks, Tables 3a and 5, or Table 3b.
 
     Raises:
         ConfigurationError: The paper has no values for the data set.
