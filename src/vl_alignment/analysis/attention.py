@@ -16,7 +16,9 @@ from ..models.errors import ConfigurationError, DataError
 __all__ = [
     "AlignmentMap",
     "MapSide",
+    "ReadingMaps",
     "ReasoningMaps",
+    "m4c_alignment_maps",
     "mac_alignment_maps",
     "scan_alignment_map",
     "scan_alignment_maps",
@@ -254,13 +256,101 @@ def mac_alignment_maps(
     # Checked as the model gave it, before anything is rescaled.
     positions = MapSide(labels=tuple(str(position) for position in range(weights.shape[1])))
     weights = AlignmentMap(weights, steps, positions, tolerance=tolerance).weights
-    inside = weights[:, words].sum(axis=1, keepdims=True)  # [T, 1]
-    shares = np.where(inside > 0, weights[:, words] / np.where(inside > 0, inside, 1), 1 / len(words))
+    inside = weights[:, words].sum(axis=1)  # [T]
+    shares = _rescaled(weights[:, words])
     return ReasoningMaps(
         AlignmentMap(shares, steps, MapSide(labels=tuple(tokens[word] for word in words)), picture, tolerance),
         AlignmentMap(places, steps, MapSide(grid=grid), picture, tolerance),
-        np.clip(1 - inside[:, 0], 0, 1),
+        np.clip(1 - inside, 0, 1),
     )
+
+
+@dataclass(frozen=True)
+class ReadingMaps:
+    """Where M4C looked for the words of one answer: a row a word in every map, each rescaled to sum to one.
+
+    Attributes:
+        words: [T, W]: over the words of the question.
+        objects: [T, O]: over the objects, or the cells of a grid.
+        tokens: [T, n]: over the OCR tokens of the picture; None where it has none.
+        shares: [T, 4]: the attention on the question's words, the objects, the OCR tokens, and on the rest (markers of
+            the question and words of the answer), before the maps were rescaled; a row sums to one.
+    """
+
+    words: AlignmentMap
+    objects: AlignmentMap
+    tokens: AlignmentMap | None
+    shares: np.ndarray
+
+
+def m4c_alignment_maps(
+    attentions: Sequence[Array],
+    words: Sequence[str],
+    word_of_piece: Sequence[int],
+    objects: MapSide,
+    tokens: MapSide | None = None,
+    picture: Image.Image | None = None,
+    *,
+    ocr_slots: int,
+    steps: Sequence[int],
+    tolerance: float = 1e-3,
+) -> ReadingMaps:
+    """Describe what M4C's decoding steps attend to for one question: the mean over all layers and heads.
+
+    A word of the question gets what its pieces get together. A step without any attention on a part gets equal weights
+    there, and 0 in `shares`.
+
+    Args:
+        attentions: [heads, N, N] a layer, after the softmax, N entities and steps in all: the question's L pieces, the
+            objects, the OCR slots, the decoding steps.
+        words: Of the question.
+        word_of_piece: The word that each of the L pieces is of, -1 for markers and padding.
+        objects: Their boxes or the grid.
+        tokens: The boxes of the OCR tokens, which fill the first slots; None without text.
+        picture: The image that they lie on.
+        ocr_slots: OCR slots of the model's input.
+        steps: The decoding steps that are wanted, from 0.
+        tolerance: As in `AlignmentMap`.
+
+    Raises:
+        DataError: The sizes do not fit, a row does not sum to one, or the question has no word.
+    """
+    layers = [to_numpy(layer).astype(np.float64) for layer in attentions]
+    if not layers or any(layer.ndim != 3 or layer.shape[1] != layer.shape[2] for layer in layers):
+        raise DataError(f"the attention of a layer is [heads, N, N], got {[layer.shape for layer in layers]}")
+    first_step = len(word_of_piece) + objects.size + ocr_slots
+    count = layers[0].shape[1] - first_step  # of decoding steps
+    found = tokens.size if tokens is not None else 0
+    if found > ocr_slots or not steps or not all(0 <= step < count for step in steps):
+        raise DataError(
+            f"{layers[0].shape[1]} positions do not fit {len(word_of_piece)} pieces of words, {objects.size} objects, "
+            f"{found} OCR tokens in {ocr_slots} slots and the decoding steps {list(steps)}"
+        )
+    if not words or not set(range(len(words))) <= set(word_of_piece):
+        raise DataError(f"every word of the question needs a piece: {list(words)}, {list(word_of_piece)}")
+    mean = np.mean([layer.mean(axis=0) for layer in layers], axis=0)[[first_step + step for step in steps]]
+    queries = MapSide(labels=tuple(f"word {number}" for number in range(1, len(steps) + 1)))
+    positions = MapSide(labels=tuple(str(position) for position in range(mean.shape[1])))
+    # Checked as the model gave it, before anything is rescaled.
+    weights = AlignmentMap(mean, queries, positions, tolerance=tolerance).weights
+
+    pieces = np.asarray(word_of_piece)
+    of_words = np.stack([weights[:, : len(pieces)][:, pieces == word].sum(axis=1) for word in range(len(words))], 1)
+    of_objects = weights[:, len(pieces) : len(pieces) + objects.size]
+    of_tokens = weights[:, len(pieces) + objects.size : first_step][:, :found]
+    shares = np.stack([part.sum(axis=1) for part in (of_words, of_objects, of_tokens)], axis=1)  # [T, 3]
+    return ReadingMaps(
+        AlignmentMap(_rescaled(of_words), queries, MapSide(labels=tuple(words)), picture, tolerance),
+        AlignmentMap(_rescaled(of_objects), queries, objects, picture, tolerance),
+        None if tokens is None else AlignmentMap(_rescaled(of_tokens), queries, tokens, picture, tolerance),
+        np.concatenate([shares, np.clip(1 - shares.sum(axis=1, keepdims=True), 0, 1)], axis=1),
+    )
+
+
+def _rescaled(weights: np.ndarray) -> np.ndarray:
+    """Make every row [n] sum to one; equal weights where nothing is."""
+    inside = weights.sum(axis=1, keepdims=True)
+    return np.where(inside > 0, weights / np.where(inside > 0, inside, 1), 1 / weights.shape[1])
 
 
 def to_numpy(array: Array) -> np.ndarray:

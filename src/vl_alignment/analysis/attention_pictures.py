@@ -1,26 +1,33 @@
 """Attention pictures of a comparison: the same test items under every function, drawn from the models of its runs."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from ..metrics.text_question_answering import best_answers, text_answer_scores
+from ..models.configuration_m4c import ANSWER_BEGIN, ANSWER_END, ANSWER_PADDING
+from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
-from ..training.preparation import QuestionStudy, RetrievalStudy, Study
+from ..models.processing_m4c import M4CProcessor
+from ..training.preparation import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
 from ..training.runs import RunDirectory
-from .attention import mac_alignment_maps, scan_alignment_map
+from .attention import MapSide, m4c_alignment_maps, mac_alignment_maps, scan_alignment_map
 from .drawing import alignment_png
+from .drawing_answers import reading_png
 from .drawing_steps import reasoning_png
 from .report import Picture
 from .statistics import row_key
 
-__all__ = ["attention_pictures", "model_reasoning_png"]
+__all__ = ["attention_pictures", "model_reading_png", "model_reasoning_png"]
 
 
 def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, Any]], count: int) -> list[Picture]:
@@ -45,9 +52,9 @@ def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, A
         if result["seed"] != first_seed or not folder.exists():
             continue
         model = items.model_class.from_pretrained(folder).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        processor = items.processor_class.from_pretrained(folder)
         for number, (_, pictures) in enumerate(drawn):
-            pictures[row_key(result)] = items.draw(model, tokenizer, number)
+            pictures[row_key(result)] = items.draw(model, processor, number)
     return [picture for picture in drawn if picture[1]]
 
 
@@ -91,18 +98,95 @@ def model_reasoning_png(
     )
 
 
+@torch.no_grad()
+def model_reading_png(
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, Tensor],
+    ocr_tokens: Sequence[str],
+    question: str,
+    picture: Image.Image | None,
+    people: Sequence[str] = (),
+) -> bytes:
+    """Draw what M4C looks at for each word of its answer to one question about one picture.
+
+    Args:
+        model: An `M4CForQuestionAnswering`.
+        processor: Of the model.
+        inputs: Of the picture and its text alone, as `M4CModel.encode_images` takes them.
+        ocr_tokens: The words in the slots.
+        question: As it was asked.
+        picture: To light; None where only features exist.
+        people: What people answered, where that is known.
+
+    Returns:
+        A PNG.
+    """
+    encoded = processor(text=question)
+    entities = model.model.embed(**encoded, **inputs)
+    found = model.decode(entities).sequences
+    answer = model.answer_words(found, [ocr_tokens])[0]
+    output = model.answer(entities, F.pad(found[:, :-1], (1, 0), value=ANSWER_BEGIN), output_attentions=True)
+    words, word_of_piece = _question_words(processor, question)
+    objects = entities.first_ocr_token - len(word_of_piece)
+    side = round(objects**0.5)
+    boxes = {name: inputs[name][0].numpy() for name in ("region_boxes", "ocr_boxes") if name in inputs}
+    maps = m4c_alignment_maps(
+        [layer[0] for layer in output.attentions],
+        words,
+        word_of_piece,
+        MapSide(boxes=boxes["region_boxes"]) if "region_boxes" in boxes else MapSide(grid=(side, side)),
+        MapSide(boxes=boxes["ocr_boxes"][: len(ocr_tokens)]) if len(ocr_tokens) else None,
+        picture,
+        ocr_slots=entities.num_ocr_tokens,
+        steps=_word_steps(found[0].tolist()),
+    )
+    judged: dict[str, Any] = {}
+    if people:
+        score = float(text_answer_scores([answer.text], [people])["accuracy"][0])
+        judged = {"right_answer": best_answers([people])[0], "score": score}
+    return reading_png(
+        maps, answer, ocr_tokens, question=question, alignment_function=model.config.alignment_function, **judged
+    )
+
+
+def _question_words(processor: Any, question: str) -> tuple[list[str], list[int]]:
+    """Return the words of a question that the model reads, between spaces, and that of each piece, -1 for markers."""
+    encoded = processor.tokenizer(
+        question, return_offsets_mapping=True, truncation=True, max_length=processor.max_question_tokens
+    )
+    words = [(match.start(), match.group()) for match in re.finditer(r"\S+", question)]
+    starts = [start for start, _ in words]
+    # A marker belongs to no word of the text; any other piece to the last word that begins before its end.
+    places = [
+        -1 if inside is None else int(np.searchsorted(starts, end, side="left")) - 1
+        for inside, (_, end) in zip(encoded.word_ids(), encoded["offset_mapping"], strict=True)
+    ]
+    read = sorted(set(places) - {-1})
+    return [words[place][1] for place in read], [read.index(place) if place >= 0 else -1 for place in places]
+
+
+def _word_steps(sequence: Sequence[int]) -> list[int]:
+    """Return the decoding steps that gave the words of an answer; its end, where it has none."""
+    length = sequence.index(ANSWER_END) if ANSWER_END in sequence else len(sequence)
+    steps = [step for step in range(length) if sequence[step] not in (ANSWER_PADDING, ANSWER_BEGIN)]
+    return steps or [min(length, len(sequence) - 1)]
+
+
 class Items(Protocol):
     """The test items of one task.
 
     Attributes:
         texts: What each is called.
         model_class: Of the task's models.
+        processor_class: Of what makes the models' inputs.
     """
 
     texts: list[str]
     model_class: Any
+    processor_class: Any
 
-    def draw(self, model: Any, tokenizer: Any, number: int) -> bytes:
+    def draw(self, model: Any, processor: Any, number: int) -> bytes:
         """Return a PNG of the model's attention for an item."""
         ...
 
@@ -110,7 +194,7 @@ class Items(Protocol):
 class _Captions:
     """The first test pictures with their first captions."""
 
-    model_class = ScanForImageTextRetrieval
+    model_class, processor_class = ScanForImageTextRetrieval, AutoTokenizer
 
     def __init__(self, study: RetrievalStudy, count: int) -> None:
         self.study = study
@@ -134,7 +218,8 @@ class _Captions:
 class _Questions:
     """The first test pictures, each with a question of another type, in the order in which the types turn up."""
 
-    model_class = MacForQuestionAnswering
+    model_class: Any = MacForQuestionAnswering
+    processor_class: Any = AutoTokenizer
 
     def __init__(self, study: QuestionStudy, count: int) -> None:
         self.study = study
@@ -163,7 +248,30 @@ class _Questions:
         )
 
 
-_ITEMS: dict[str, Any] = {RetrievalStudy.task: _Captions, QuestionStudy.task: _Questions}
+class _ReadQuestions(_Questions):
+    """The same of questions that are answered by reading."""
+
+    model_class, processor_class = M4CForQuestionAnswering, M4CProcessor
+
+    def draw(self, model: Any, processor: Any, number: int) -> bytes:
+        question, record = self.questions[number], self.records[number]
+        vectors = self.study.options.get("word_vectors")
+        text, words = processor.text_inputs(
+            *([record[name]] for name in ("ocr_tokens", "ocr_boxes", "ocr_confidences")),
+            # A plug-in does not travel with the processor.
+            word_vectors=vectors if hasattr(vectors, "vectors") else None,
+        )
+        inputs = {"region_features": _features(self.study, record), **text}
+        return model_reading_png(
+            model, processor, inputs, words[0], question["question"], _picture(record), question["answers"]
+        )
+
+
+_ITEMS: dict[str, Any] = {
+    RetrievalStudy.task: _Captions,
+    QuestionStudy.task: _Questions,
+    TextQuestionStudy.task: _ReadQuestions,
+}
 
 
 def _features(study: Study, record: dict[str, Any]) -> torch.Tensor:

@@ -43,26 +43,27 @@ DARK_TEXT_COLOUR = "#16181d"
 
 @dataclass(frozen=True)
 class Word:
-    """A word of running text: its width in inches, and its background, 0 to 1; None for none."""
+    """A word of running text: its width in inches, its background, 0 to 1 (None for none), and its colour on none."""
 
     text: str
     width: float
     shade: float | None = None
+    colour: str = TEXT_COLOUR
 
 
 Lines: TypeAlias = list[list[tuple[float, Word]]]
 """Lines of words, each with its left edge."""
 
 
-def words_of(text: str, size: float) -> list[Word]:
+def words_of(text: str, size: float, colour: str = TEXT_COLOUR) -> list[Word]:
     """Measure the words of a text, unshaded."""
-    return [word_of(word, size) for word in text.split()]
+    return [word_of(word, size, colour=colour) for word in text.split()]
 
 
-def word_of(text: str, size: float, shade: float | None = None) -> Word:
+def word_of(text: str, size: float, shade: float | None = None, colour: str = TEXT_COLOUR) -> Word:
     """Measure a word after cutting one that no line could hold."""
     text = text if len(text) <= LONGEST_WORD else f"{text[: LONGEST_WORD - 1]}…"
-    return Word(text, text_width(text, size), shade)
+    return Word(text, text_width(text, size), shade, colour)
 
 
 @cache
@@ -91,18 +92,18 @@ def picture_size(picture: Image.Image | None, height: float, widest: float) -> t
     return width, width / shape
 
 
-def draw_line(axes: Axes, left: float, y: float, line: Sequence[tuple[float, Word]]) -> None:
+def draw_line(axes: Axes, left: float, y: float, line: Sequence[tuple[float, Word]], size: float = WORD_SIZE) -> None:
     """Write a line of words, those with a shade on a background as bright."""
     for offset, word in line:
-        x, colour = left + offset, TEXT_COLOUR
+        x, colour = left + offset, word.colour
         if word.shade is not None:
             background, colour = shaded_colours(word.shade)
             box = (x - 0.3 * SPACE_INCHES, y - 0.43 * LINE_INCHES)
-            size = word.width + 0.6 * SPACE_INCHES, 0.86 * LINE_INCHES
+            sides = word.width + 0.6 * SPACE_INCHES, 0.86 * LINE_INCHES
             axes.add_patch(
-                FancyBboxPatch(box, *size, boxstyle="round,pad=0,rounding_size=0.03", fc=background, linewidth=0)
+                FancyBboxPatch(box, *sides, boxstyle="round,pad=0,rounding_size=0.03", fc=background, linewidth=0)
             )
-        write(axes, x, y, word.text, WORD_SIZE, colour)
+        write(axes, x, y, word.text, size, colour)
 
 
 def shaded_colours(shade: float) -> tuple[tuple[float, ...], str]:

@@ -1,4 +1,4 @@
-"""Read pictures from files with a trained model: score captions or answer questions, and draw where the model looks."""
+"""Show pictures from files to a trained model: score captions or answer questions, and draw where the model looks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..data.features import build_extractor
@@ -17,7 +17,7 @@ from .attention import scan_alignment_map
 from .attention_pictures import model_reasoning_png
 from .drawing import alignment_png
 
-__all__ = ["predict_answers", "predict_similarity"]
+__all__ = ["image_inputs", "predict_answers", "predict_similarity", "read_picture", "unknown_words"]
 
 ANSWERS_SHOWN = 3
 
@@ -51,8 +51,8 @@ def predict_similarity(
         CheckpointError: If the model cannot be loaded.
     """
     model, processor = load_model(folder, task="retrieval")
-    pictures = [_read(Path(path)) for path in images]
-    inputs, boxes = _image_inputs(model, processor, pictures, extractor, extractor_options)
+    pictures = [read_picture(Path(path)) for path in images]
+    inputs, boxes = image_inputs(model, processor, pictures, extractor, extractor_options)
     output = model(**processor(text=list(texts)), **inputs, return_loss=False)
     rows: list[dict[str, Any]] = []
     for path, scores in zip(images, output.logits_per_image.tolist(), strict=True):
@@ -100,8 +100,8 @@ def predict_answers(
         CheckpointError: If the model cannot be loaded.
     """
     model, processor = load_model(folder, task="question-answering")
-    pictures = [_read(Path(path)) for path in images]
-    inputs, _ = _image_inputs(model, processor, pictures, extractor, extractor_options)
+    pictures = [read_picture(Path(path)) for path in images]
+    inputs, _ = image_inputs(model, processor, pictures, extractor, extractor_options)
     knowledge = model.encode_images(**inputs)
     rows: list[dict[str, Any]] = [{"image": str(path), "questions": []} for path in images]
     for question in questions:
@@ -110,7 +110,7 @@ def predict_answers(
         logits = model.answer(
             knowledge, **{name: ids.expand(len(pictures), -1) for name, ids in encoded.items()}
         ).logits
-        unknown = _unknown_words(processor.tokenizer, question)
+        unknown = unknown_words(processor.tokenizer, question)
         for row, scores in zip(rows, logits, strict=True):
             best = _best_answers(scores, model.config.id2label)
             row["questions"].append({"question": question, "unknown_words": unknown, "answers": best})
@@ -120,26 +120,36 @@ def predict_answers(
     return rows
 
 
-def _read(path: Path) -> Image.Image:
+def read_picture(path: Path) -> Image.Image:
+    """Open a picture file in RGB, as its camera held it.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
+            # Turned as its camera says: so do data sets, and a reader reads nothing that lies on its side.
+            return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"the picture cannot be read ({error}); give a complete image file", path=path) from error
 
 
-def _image_inputs(
+def image_inputs(
     model: Any,
     processor: Any,
     pictures: list[Image.Image],
     extractor: str | None,
     extractor_options: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Tensor], np.ndarray | None]:
-    """Make what the model sees of the pictures, and the boxes [I, R, 4] where an extractor gave them."""
+    """Make what the model sees of pictures, and the boxes [I, R, 4] where an extractor gave them.
+
+    Raises:
+        ConfigurationError: If the extractor is missing or not wanted, or cannot be built.
+    """
     if model.config.vision_config is not None:
         if extractor is not None or extractor_options:
             raise ConfigurationError("the model sees pictures through its own backbone; leave the extractor out")
-        return dict(processor(images=pictures)), None
+        return dict(processor.image_processor(pictures, return_tensors="pt")), None
     name = extractor or model.config.region_extractor
     if name is None:
         raise ConfigurationError("the model does not record what made its regions; name it (--extractor)")
@@ -156,7 +166,8 @@ def _best_answers(logits: Tensor, id2label: Mapping[int, str]) -> list[dict[str,
     ]
 
 
-def _unknown_words(tokenizer: Any, question: str) -> list[str]:
+def unknown_words(tokenizer: Any, question: str) -> list[str]:
+    """Return the words of a question that its reader does not know."""
     encoded = tokenizer(question, return_offsets_mapping=True)
     places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     return [question[start:end] for token, (start, end) in places if token == tokenizer.unk_token_id]
