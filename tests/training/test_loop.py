@@ -178,13 +178,26 @@ def test_precision_that_the_device_lacks_is_a_configuration_error(tmp_path):
 
 def test_learning_rate_warms_up_and_decays_after_the_named_epochs():
     settings = tiny_settings(warmup_steps=4, decay_epochs=(2, 3), decay_factor=0.1)
-    factors = [learning_rate_factor(settings, 5, step) for step in (0, 1, 3, 4, 9, 10, 14, 15)]
+    factors = [learning_rate_factor(settings, step // 5, step) for step in (0, 1, 3, 4, 9, 10, 14, 15)]
     assert factors == pytest.approx([0.25, 0.5, 1.0, 1.0, 1.0, 0.1, 0.1, 0.01])
 
 
 def test_history_shows_the_decayed_learning_rate(uninterrupted):
     rates = {row["step"]: row["learning_rate"] for row in history(uninterrupted[0]) if "learning_rate" in row}
     assert rates[8] == pytest.approx(0.05) and rates[12] == pytest.approx(0.005)
+
+
+def test_epochs_have_their_own_lengths_and_decays_come_between_them(tmp_path, monkeypatch):
+    settings = tiny_settings(epochs=3, decay_epochs=(1,), decay_factor=0.1, learning_rate=0.4, log_every_steps=1)
+    objective = TinyObjective(settings)
+    whole = objective.train_dataset(0)
+    half = len(whole) // 2
+    monkeypatch.setattr(objective, "train_dataset", lambda epoch: whole[:half] if epoch == 0 else whole)
+    short, long = half // settings.batch_size, len(whole) // settings.batch_size
+    run = RunDirectory(tmp_path)
+    assert train(TinyModel(), objective, settings, run).steps == short + 2 * long
+    rates = {row["step"]: row["learning_rate"] for row in history(run) if "learning_rate" in row}
+    assert rates[short] == pytest.approx(0.4) and rates[short + 1] == pytest.approx(0.04)
 
 
 def test_terminated_process_leaves_a_loadable_checkpoint(tmp_path):

@@ -46,7 +46,7 @@ class TrainingSettings:
         questions_per_image: Questions about one picture that make one example, so that the picture is looked at once
             for all of them; `batch_size` counts such examples.
         short_questions_epochs: Epochs at the beginning that ask about each picture only the questions with the shortest
-            programs. Every epoch has as many steps as the first, so that all of them are then as short.
+            programs; they have fewer steps than the others.
         short_questions_share: The share of each picture's questions that are asked then.
         evaluate_every: Epochs between validations; the last epoch is always validated.
         validation_captions: Captions an image in validation; None takes all.

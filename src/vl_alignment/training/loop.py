@@ -22,7 +22,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
@@ -121,9 +120,16 @@ def build_accelerator(settings: TrainingSettings, run: RunDirectory | None = Non
     return accelerator
 
 
-def learning_rate_factor(settings: TrainingSettings, steps_per_epoch: int, step: int, plateaus: int = 0) -> float:
-    """Return what the learning rate is multiplied by at a step, counted from 0, after so many epochs on a plateau."""
-    decays = sum(step >= epoch * steps_per_epoch for epoch in settings.decay_epochs)
+def learning_rate_factor(settings: TrainingSettings, epoch: int, step: int, plateaus: int = 0) -> float:
+    """Return what the learning rate is multiplied by at a step of an epoch, both counted from 0 over the whole run.
+
+    Args:
+        settings: With the decays.
+        epoch: That the step belongs to.
+        step: Of the whole run.
+        plateaus: Epochs before this one whose training loss did not fall.
+    """
+    decays = sum(epoch >= decay for decay in settings.decay_epochs)
     decays += sum(step >= decay for decay in settings.decay_steps)
     risen = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     warmup = settings.warmup_factor + (1.0 - settings.warmup_factor) * risen
@@ -178,12 +184,10 @@ class _Loop:
         self.objective, self.settings, self.run = objective, settings, run
         self.accelerator, self.interruption = accelerator, interruption
         self.state = TrainingState()
-        self.steps_per_epoch = self._batches(0).total // settings.gradient_accumulation_steps
-        optimizer = torch.optim.Adam(_parameter_groups(model, settings), lr=settings.learning_rate)
-        self.scheduler = LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(settings, self.steps_per_epoch, step, self.state.plateaus),
-        )  # not prepared: Accelerate would advance it once for every process
+        self._batches(len(objective.train_dataset(0)))  # too few examples are found out before anything is written
+        groups = _parameter_groups(model, settings)
+        self.learning_rates = [group.setdefault("lr", settings.learning_rate) for group in groups]
+        optimizer = torch.optim.Adam(groups)
         # Copied before Accelerate wraps the model: the average is evaluated and saved as a model of its own.
         self.average = _average_of(model, settings)
         if self.average is not None:
@@ -197,11 +201,10 @@ class _Loop:
     def run_all(self) -> TrainingSummary:
         self._resume()
         self._start_trackers()
-        total = self.settings.epochs * self.steps_per_epoch
         quiet = not self.accelerator.is_main_process
         # A log file should not get a line every tenth of a second.
         pause = 0.5 if sys.stderr.isatty() else 60.0
-        with tqdm(total=total, initial=self.state.step, desc=self.run.run_id, disable=quiet, mininterval=pause) as bar:
+        with tqdm(initial=self.state.step, desc=self.run.run_id, disable=quiet, mininterval=pause) as bar:
             while self.state.epoch < self.settings.epochs:
                 self._epoch(bar)
         if self.accelerator.is_main_process:
@@ -212,15 +215,14 @@ class _Loop:
 
     def _epoch(self, bar: Any) -> None:
         state, group = self.state, self.settings.gradient_accumulation_steps
-        loader = batch_loader(
-            self.objective.train_dataset(state.epoch),
-            self._batches(state.epoch, start=state.batches_done),
-            self.objective.collate,
-            self.settings.num_workers,
-        )
-        batches = iter(loader)
+        examples = self.objective.train_dataset(state.epoch)
+        order = self._batches(len(examples), state.epoch, start=state.batches_done)
+        steps, done = order.total // group, state.batches_done // group
+        # Epochs may differ in length (short questions first): what is known of the later ones is this one.
+        bar.total = state.step - done + steps * (self.settings.epochs - state.epoch)
+        batches = iter(batch_loader(examples, order, self.objective.collate, self.settings.num_workers))
         self.model.train()
-        for _ in range(state.batches_done // group, self.steps_per_epoch):
+        for _ in range(done, steps):
             started = time.monotonic()
             self._step(batches, group)
             state.step_seconds += time.monotonic() - started
@@ -231,7 +233,7 @@ class _Loop:
             self._stop_if_asked()
             if state.step % self.settings.checkpoint_every_steps == 0:
                 self._save()
-        self._look_for_plateau()
+        self._look_for_plateau(steps)
         finished = state.epoch + 1
         if finished % self.settings.evaluate_every == 0 or finished == self.settings.epochs:
             self._validate(finished)
@@ -244,6 +246,9 @@ class _Loop:
         """One step of the optimiser, over `group` batches."""
         state = self.state
         torch.manual_seed(_step_seed(self.settings.seed, state.step, self.accelerator.process_index))
+        factor = learning_rate_factor(self.settings, state.epoch, state.step, state.plateaus)
+        for parameters, rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+            parameters["lr"] = rate * factor
         losses = []
         for _ in range(group):
             batch = send_to_device(next(batches), self.accelerator.device)
@@ -261,7 +266,6 @@ class _Loop:
                 self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.accelerator.unwrap_model(self.model))
-        self.scheduler.step()
         self.last_loss = sum(losses) / group
         state.loss_sum += self.last_loss
         state.loss_count += 1
@@ -290,17 +294,14 @@ class _Loop:
             "Lower the learning rate or check these records; the last good checkpoint is kept."
         )
 
-    def _look_for_plateau(self) -> None:
-        """Count the epochs whose mean training loss did not fall, for the learning rate."""
+    def _look_for_plateau(self, steps: int) -> None:
+        """Count the epochs, of so many steps, whose mean training loss did not fall, for the learning rate."""
         state = self.state
-        loss, state.epoch_loss_sum = state.epoch_loss_sum / self.steps_per_epoch, 0.0
+        loss, state.epoch_loss_sum = state.epoch_loss_sum / steps, 0.0
         if state.best_epoch_loss is None or loss < state.best_epoch_loss:
             state.best_epoch_loss = loss
         elif self.settings.plateau_factor is not None:
             state.plateaus += 1
-            # The scheduler has already set the rate of the next step.
-            for parameters in self.optimizer.param_groups:
-                parameters["lr"] *= self.settings.plateau_factor
 
     def _validate(self, finished: int) -> None:
         state = self.state
@@ -329,7 +330,6 @@ class _Loop:
         self._tick()
         state = {
             "progress": asdict(self.state),
-            "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"},
             "settings": self.settings.to_dict(),
         }
         history = (self.run.history,) if self.run.history.exists() else ()
@@ -346,7 +346,6 @@ class _Loop:
         state, folder = loaded
         self._check_same_settings(state["settings"])
         self.state = TrainingState(**state["progress"])
-        self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None]})
         self.accelerator.step = 0
         if self.accelerator.is_main_process:
             history = folder / self.run.history.name
@@ -369,7 +368,7 @@ class _Loop:
 
     def _log_loss(self) -> None:
         state = self.state
-        self._log({"loss": state.loss_sum / state.loss_count, "learning_rate": self.scheduler.get_last_lr()[0]})
+        self._log({"loss": state.loss_sum / state.loss_count, "learning_rate": self.optimizer.param_groups[0]["lr"]})
         state.loss_sum, state.loss_count = 0.0, 0
 
     def _log(self, values: dict[str, Any]) -> None:
@@ -393,8 +392,7 @@ class _Loop:
             config = {k: str(v) if isinstance(v, list) else v for k, v in self.settings.to_dict().items()}
             self.accelerator.init_trackers("vl-alignment", config=config)
 
-    def _batches(self, epoch: int, start: int = 0) -> EpochBatches:
-        size = len(self.objective.train_dataset(epoch))
+    def _batches(self, size: int, epoch: int = 0, start: int = 0) -> EpochBatches:
         batches = EpochBatches(
             size,
             self.settings.batch_size,
