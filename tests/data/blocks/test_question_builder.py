@@ -94,7 +94,7 @@ def test_the_cache_key_depends_on_every_setting_and_on_both_versions(cache_dir: 
     folders = {BlocksQuestionsBuilder(**variant, cache_dir=cache_dir).cache_dir for variant in variants}
     assert len(folders) == len(variants)
     assert BlocksQuestionsBuilder(**SMALL, maximum_hops=3, cache_dir=cache_dir).cache_dir in folders
-    monkeypatch.setattr("vl_alignment.data.blocks.question_builder.CONTENT_VERSION", "99.0.0")
+    monkeypatch.setattr("vl_alignment.data.blocks.builder.CONTENT_VERSION", "99.0.0")
     assert BlocksQuestionsBuilder(**SMALL, cache_dir=cache_dir).cache_dir not in folders
     monkeypatch.undo()
     monkeypatch.setattr(BlocksQuestionsBuilder, "VERSION", datasets.Version("99.0.0"))

@@ -17,7 +17,7 @@ from vl_alignment.data.blocks.text_scene import TextScene
 from vl_alignment.data.question_records import QuestionData
 from vl_alignment.data.text_question_records import TEXT_FEATURES, TEXT_QUESTION_FEATURES
 from vl_alignment.data.text_recognition import RecognizedText
-from vl_alignment.models.errors import ConfigurationError
+from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.training.region_attributes import COLUMNS, AttributeCells
 
 SMALL = {"train": 4, "validation": 2, "test": 3, "image_size": 192, "questions_per_image": 5}
@@ -111,6 +111,16 @@ def test_a_reader_reads_each_picture_once(data: QuestionData, cache_dir: str) ->
     assert reader.seen == 18
 
 
+def test_only_the_named_splits_are_read(data: QuestionData, cache_dir: str) -> None:
+    reader = FixedReader()
+    reader.version = "of two splits"
+    read = load_blocks_text(**SMALL, ocr="read", reader=reader, read_splits=["test"], cache_dir=cache_dir)
+    assert reader.seen == 3 and "ocr_tokens" not in read.images["train"].column_names
+    assert read.questions["train"][:] == data.questions["train"][:]
+    every = load_blocks_text(**SMALL, ocr="read", reader=reader, cache_dir=cache_dir)
+    assert reader.seen == 9 and every.images["test"]["ocr_tokens"][:] == read.images["test"]["ocr_tokens"][:]
+
+
 def test_a_reader_can_be_named(data: QuestionData, cache_dir: str, monkeypatch) -> None:
     monkeypatch.setattr("vl_alignment.data.text_recognition._FACTORIES", {"everywhere": FixedReader})
     read = load_blocks_text(**SMALL, ocr="read", reader="everywhere", cache_dir=cache_dir)
@@ -137,7 +147,7 @@ def test_the_cache_keys_depend_on_every_setting_and_version(cache_dir: str, monk
         folders = {builder(**variant, cache_dir=cache_dir).cache_dir for variant in variants}
         assert len(folders) == len(variants)
         with monkeypatch.context() as patch:
-            patch.setattr("vl_alignment.data.blocks.text_builder.CONTENT_VERSION", "99.0.0")
+            patch.setattr("vl_alignment.data.blocks.builder.CONTENT_VERSION", "99.0.0")
             assert builder(**base, cache_dir=cache_dir).cache_dir not in folders
         with monkeypatch.context() as patch:
             patch.setattr(builder, "VERSION", datasets.Version("99.0.0"))
@@ -154,10 +164,12 @@ def test_the_cache_keys_depend_on_every_setting_and_version(cache_dir: str, monk
         ({"ocr": "guessed"}, "true, corrupted, read"),
         ({"ocr": "read"}, '"read" needs a reader'),
         ({"reader": FixedReader()}, "only that uses it"),
+        ({"read_splits": ["test"]}, "no reader that would read them"),
+        ({"ocr": "read", "reader": FixedReader(), "read_splits": ["tset"]}, "no split 'tset'"),
         ({"ocr": "read", "reader": "nobody"}, "unknown text reader 'nobody'"),
         ({"ocr": "corrupted", "character_error_rate": 2.0}, "character_error_rate=2.0"),
     ],
 )
 def test_settings_that_cannot_be_made_are_refused(settings: dict, message: str, cache_dir: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises((ConfigurationError, DataError), match=message):
         load_blocks_text(**{**SMALL, **settings}, cache_dir=cache_dir)

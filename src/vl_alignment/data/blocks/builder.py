@@ -4,7 +4,7 @@ dataset = load_blocks(train=2000, image_size=96)
 stream = BlocksBuilder(train=10**6).as_streaming_dataset("train")
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,12 +20,23 @@ from vl_alignment.data.blocks.scene import SPLITS, Scene, check_scene_settings, 
 from vl_alignment.data.named_data import dataset_cache
 from vl_alignment.models.errors import ConfigurationError
 
-__all__ = ["CONTENT_VERSION", "BlocksBuilder", "BlocksConfig", "load_blocks", "make_record"]
+__all__ = [
+    "CONTENT_VERSION",
+    "AskedScenesConfig",
+    "BlocksBuilder",
+    "BlocksConfig",
+    "ScenesBuilder",
+    "ScenesConfig",
+    "load_blocks",
+    "make_record",
+    "numbered_questions",
+    "picture_record",
+    "prepare_scenes",
+]
 
 CONTENT_VERSION = "1.0.0"
 """Raise this whenever a scene, a picture or a caption of some seed changes: caches of older versions are then left."""
 
-_DESCRIPTION = "Rendered scenes of blocks, balls, cylinders and cones with five captions each, boxes, masks, relations."
 _CHUNK = 250
 _FASTEST_COMPRESSION = 1
 
@@ -60,6 +71,11 @@ class ScenesConfig(datasets.BuilderConfig):
         """The settings besides those of the scenes, for the folder's name in the cache."""
         raise NotImplementedError
 
+    @property
+    def scene_version(self) -> str:
+        """The version of the scenes, for the folders of what is made of them under a version of its own."""
+        return f"scenes{CONTENT_VERSION}"
+
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         """The folder's name in the cache: every setting, given or by default, so that no two configs share one."""
         counts = "-".join(f"{split}{size}" for split, size in self.sizes.items())
@@ -80,6 +96,24 @@ class ScenesConfig(datasets.BuilderConfig):
         return make_scene(
             self.seed, split, index, minimum_objects=self.minimum_objects, maximum_objects=self.maximum_objects
         )
+
+
+@dataclass
+class AskedScenesConfig(ScenesConfig):
+    """What to ask: the fields of `ScenesConfig` and the questions.
+
+    Args:
+        questions_per_image: Questions about each scene.
+        maximum_hops: The most relations on one chain.
+    """
+
+    questions_per_image: int = 10
+    maximum_hops: int = 3
+
+    @property
+    def details(self) -> str:
+        """The questions, and the version of the scenes that they are about."""
+        return f"{self.questions_per_image}questions-{self.maximum_hops}hops-{self.scene_version}"
 
 
 @dataclass
@@ -104,9 +138,25 @@ class BlocksConfig(ScenesConfig):
 
 
 class ScenesBuilder(datasets.GeneratorBasedBuilder):
-    """Makes records of scenes, the same ones whatever the splits' sizes."""
+    """Makes records of scenes, the same ones whatever the splits' sizes; takes the fields of its config as keywords.
+
+    Attributes:
+        folder_name: Its name in the cache.
+        description: What the records are.
+        features: Their columns.
+    """
 
     config: ScenesConfig
+    folder_name: str
+    description: str
+    features: datasets.Features
+
+    def __init__(self, *args: Any, dataset_name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, dataset_name=dataset_name or self.folder_name, **kwargs)
+        self.config.check()
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(description=self.description, features=self.features, license="apache-2.0")
 
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
         """The records of one scene and their ids."""
@@ -141,22 +191,19 @@ class BlocksBuilder(ScenesBuilder):
     BUILDER_CONFIG_CLASS = BlocksConfig
     config: BlocksConfig
     VERSION = datasets.Version(CONTENT_VERSION)
-
-    def __init__(self, *args: Any, dataset_name: str = "blocks", **kwargs: Any) -> None:
-        super().__init__(*args, dataset_name=dataset_name, **kwargs)
-        self.config.check()
-
-    def _info(self) -> datasets.DatasetInfo:
-        features = datasets.Features(
-            {
-                "image_id": datasets.Value("string"),
-                "image": datasets.Image(),
-                "captions": datasets.List(datasets.Value("string")),
-                "scene": datasets.Value("string"),
-                "masks": datasets.Image(),
-            }
-        )
-        return datasets.DatasetInfo(description=_DESCRIPTION, features=features, license="apache-2.0")
+    folder_name = "blocks"
+    description = (
+        "Rendered scenes of blocks, balls, cylinders and cones with five captions each, boxes, masks, relations."
+    )
+    features = datasets.Features(
+        {
+            "image_id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "captions": datasets.List(datasets.Value("string")),
+            "scene": datasets.Value("string"),
+            "masks": datasets.Image(),
+        }
+    )
 
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
         """One record a scene."""
@@ -165,14 +212,27 @@ class BlocksBuilder(ScenesBuilder):
 
 def make_record(scene: Scene, image_size: int) -> dict[str, Any]:
     """One record, the pictures as PNG: image_id, image, captions, scene (JSON), masks (0 background, i object i)."""
-    picture, mask = render_scene(scene, image_size)
+    captions = [caption.text for caption in make_captions(scene)]
+    return picture_record(scene.image_id, *render_scene(scene, image_size), captions=captions, scene=scene.to_json())
+
+
+def picture_record(image_id: str, picture: np.ndarray, masks: np.ndarray, **columns: Any) -> dict[str, Any]:
+    """The record of a picture [S, S, 3] and its masks [S, S], both uint8 and kept as PNG, with further columns."""
     return {
-        "image_id": scene.image_id,
-        "image": {"bytes": _png(picture), "path": f"{scene.image_id}.png"},
-        "captions": [caption.text for caption in make_captions(scene)],
-        "scene": scene.to_json(),
-        "masks": {"bytes": _png(mask), "path": f"{scene.image_id}-masks.png"},
+        "image_id": image_id,
+        "image": {"bytes": _png(picture), "path": f"{image_id}.png"},
+        "masks": {"bytes": _png(masks), "path": f"{image_id}-masks.png"},
+        **columns,
     }
+
+
+def numbered_questions(scene: Scene, columns: Iterable[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """The records of questions about a scene, numbered in their order, with their further columns."""
+    records = []
+    for number, further in enumerate(columns):
+        question_id = f"{scene.image_id}#{number}"
+        records.append((question_id, {"question_id": question_id, "image_id": scene.image_id, **further}))
+    return records
 
 
 def load_blocks(

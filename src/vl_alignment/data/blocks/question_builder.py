@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from vl_alignment.data.blocks.builder import CONTENT_VERSION, ScenesBuilder, ScenesConfig, prepare_scenes
+from vl_alignment.data.blocks.builder import AskedScenesConfig, ScenesBuilder, numbered_questions, prepare_scenes
 from vl_alignment.data.blocks.questions import check_maximum_hops, make_questions
 from vl_alignment.data.blocks.scene import Scene
 from vl_alignment.data.question_records import QUESTION_FEATURES
@@ -21,25 +21,10 @@ __all__ = ["QUESTION_VERSION", "BlocksQuestionsBuilder", "BlocksQuestionsConfig"
 QUESTION_VERSION = "1.0.0"
 """Raise this whenever a question about some scene changes: caches of older versions are then left."""
 
-_DESCRIPTION = "Questions about rendered scenes of blocks, balls, cylinders and cones, with programs and answers."
-
 
 @dataclass
-class BlocksQuestionsConfig(ScenesConfig):
-    """What to ask: the fields of `ScenesConfig` and the questions.
-
-    Args:
-        questions_per_image: Questions about each scene.
-        maximum_hops: The most relations or samenesses on one chain, 0 to 3.
-    """
-
-    questions_per_image: int = 10
-    maximum_hops: int = 3
-
-    @property
-    def details(self) -> str:
-        """The questions, and the version of the scenes that they are about."""
-        return f"{self.questions_per_image}questions-{self.maximum_hops}hops-scenes{CONTENT_VERSION}"
+class BlocksQuestionsConfig(AskedScenesConfig):
+    """What to ask: the fields of `AskedScenesConfig`; a chain has 0 to 3 relations or samenesses."""
 
     def check(self) -> None:
         """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
@@ -55,23 +40,15 @@ class BlocksQuestionsBuilder(ScenesBuilder):
     BUILDER_CONFIG_CLASS = BlocksQuestionsConfig
     VERSION = datasets.Version(QUESTION_VERSION)
     config: BlocksQuestionsConfig
-
-    def __init__(self, *args: Any, dataset_name: str = "blocks_questions", **kwargs: Any) -> None:
-        super().__init__(*args, dataset_name=dataset_name, **kwargs)
-        self.config.check()
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(description=_DESCRIPTION, features=QUESTION_FEATURES, license="apache-2.0")
+    folder_name = "blocks_questions"
+    description = "Questions about rendered scenes of blocks, balls, cylinders and cones, with programs and answers."
+    features = QUESTION_FEATURES
 
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
         """One record a question."""
         questions = make_questions(scene, self.config.questions_per_image, maximum_hops=self.config.maximum_hops)
-        records = []
-        for number, question in enumerate(questions):
-            question_id = f"{scene.image_id}#{number}"
-            record = {
-                "question_id": question_id,
-                "image_id": scene.image_id,
+        columns = (
+            {
                 "question": question.question,
                 "answer": question.answer,
                 "question_type": question.question_type,
@@ -79,8 +56,9 @@ class BlocksQuestionsBuilder(ScenesBuilder):
                 "program_depth": question.depth,
                 "question_family_index": question.family_index,
             }
-            records.append((question_id, record))
-        return records
+            for question in questions
+        )
+        return numbered_questions(scene, columns)
 
 
 def load_blocks_questions(

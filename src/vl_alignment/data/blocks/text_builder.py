@@ -6,24 +6,30 @@ Pictures, questions and what a reader finds in the pictures are three tables mad
 other questions nor another reader draw a picture again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from huggingface_hub.utils import WeakFileLock
-from PIL import Image
 
-from vl_alignment.data.blocks.builder import CONTENT_VERSION, ScenesBuilder, ScenesConfig, prepare_scenes
+from vl_alignment.data.blocks.builder import (
+    AskedScenesConfig,
+    ScenesBuilder,
+    ScenesConfig,
+    numbered_questions,
+    picture_record,
+    prepare_scenes,
+)
 from vl_alignment.data.blocks.human_answers import human_answers
 from vl_alignment.data.blocks.scene import Scene, scene_generator
 from vl_alignment.data.blocks.text_noise import check_character_error_rate, corrupted_tokens, true_tokens
 from vl_alignment.data.blocks.text_questions import MOST_HOPS, check_text_question_settings, make_text_questions
 from vl_alignment.data.blocks.text_rendering import check_text_image_size, render_text_scene
 from vl_alignment.data.blocks.text_scene import make_text_scene
+from vl_alignment.data.named_data import select_split
 from vl_alignment.data.question_records import QuestionData, align_questions
 from vl_alignment.data.text_question_records import TEXT_FEATURES, TEXT_QUESTION_FEATURES
 from vl_alignment.data.text_recognition import TextReader, TextStore, build_text_reader, read_texts
@@ -45,29 +51,18 @@ OCR_SOURCES = ("true", "corrupted", "read")
 
 _DESCRIPTION = "Rendered scenes of blocks with words on objects and signs, and questions that are answered by reading."
 _ANSWER_STREAM = 5
-_FASTEST_COMPRESSION = 1
+_MAXIMUM_OBJECTS = 6  # fewer than without words, so that labels have room
 
 
 @dataclass
-class TextScenesConfig(ScenesConfig):
-    """Which scenes to write words into: the fields of `ScenesConfig`, with fewer objects so that labels have room."""
-
-    maximum_objects: int = 6
-
-    @property
-    def scene_version(self) -> str:
-        """The version of the scenes beneath the words."""
-        return f"scenes{CONTENT_VERSION}"
-
-
-@dataclass
-class BlocksTextConfig(TextScenesConfig):
-    """What to draw.
+class BlocksTextConfig(ScenesConfig):
+    """What to draw: the fields of `ScenesConfig` and the pictures.
 
     Args:
         image_size: Side of the pictures in pixels.
     """
 
+    maximum_objects: int = _MAXIMUM_OBJECTS
     image_size: int = 256
 
     @property
@@ -82,21 +77,12 @@ class BlocksTextConfig(TextScenesConfig):
 
 
 @dataclass
-class BlocksTextQuestionsConfig(TextScenesConfig):
-    """What to ask.
+class BlocksTextQuestionsConfig(AskedScenesConfig):
+    """What to ask: the fields of `AskedScenesConfig`; a chain has 0 to 2 relations."""
 
-    Args:
-        questions_per_image: Questions about each scene.
-        maximum_hops: The most relations to follow, 0 to 2.
-    """
-
+    maximum_objects: int = _MAXIMUM_OBJECTS
     questions_per_image: int = 6
     maximum_hops: int = MOST_HOPS
-
-    @property
-    def details(self) -> str:
-        """The questions, and the version of the scenes."""
-        return f"{self.questions_per_image}questions-{self.maximum_hops}hops-{self.scene_version}"
 
     def check(self) -> None:
         """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
@@ -105,13 +91,14 @@ class BlocksTextQuestionsConfig(TextScenesConfig):
 
 
 @dataclass
-class BlocksTextTokensConfig(TextScenesConfig):
-    """What a reader finds.
+class BlocksTextTokensConfig(ScenesConfig):
+    """What a reader finds: the fields of `ScenesConfig` and the reader's mistakes.
 
     Args:
         character_error_rate: Expected mistakes a letter; None for the truth.
     """
 
+    maximum_objects: int = _MAXIMUM_OBJECTS
     character_error_rate: float | None = None
 
     @property
@@ -127,27 +114,14 @@ class BlocksTextTokensConfig(TextScenesConfig):
             check_character_error_rate(self.character_error_rate)
 
 
-class _TextScenesBuilder(ScenesBuilder):
-    """What the three builders share: a name of their own in the cache, and features."""
-
-    VERSION = datasets.Version(TEXT_VERSION)
-    features: datasets.Features
-    folder_name: str
-
-    def __init__(self, *args: Any, dataset_name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, dataset_name=dataset_name or self.folder_name, **kwargs)
-        self.config.check()
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(description=_DESCRIPTION, features=self.features, license="apache-2.0")
-
-
-class BlocksTextBuilder(_TextScenesBuilder):
+class BlocksTextBuilder(ScenesBuilder):
     """Draws the pictures; takes the fields of `BlocksTextConfig` as keywords."""
 
     BUILDER_CONFIG_CLASS = BlocksTextConfig
     config: BlocksTextConfig
+    VERSION = datasets.Version(TEXT_VERSION)
     folder_name = "blocks_text"
+    description = _DESCRIPTION
     features = datasets.Features(
         {
             "image_id": datasets.Value("string"),
@@ -160,22 +134,18 @@ class BlocksTextBuilder(_TextScenesBuilder):
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
         """One record a scene, the pictures as PNG, the labels in the scene's JSON."""
         text_scene = make_text_scene(scene)
-        picture, mask = render_text_scene(text_scene, self.config.image_size)
-        record = {
-            "image_id": scene.image_id,
-            "image": {"bytes": _png(picture), "path": f"{scene.image_id}.png"},
-            "scene": text_scene.to_json(),
-            "masks": {"bytes": _png(mask), "path": f"{scene.image_id}-masks.png"},
-        }
-        return [(scene.image_id, record)]
+        drawn = render_text_scene(text_scene, self.config.image_size)
+        return [(scene.image_id, picture_record(scene.image_id, *drawn, scene=text_scene.to_json()))]
 
 
-class BlocksTextQuestionsBuilder(_TextScenesBuilder):
+class BlocksTextQuestionsBuilder(ScenesBuilder):
     """Asks and answers; takes the fields of `BlocksTextQuestionsConfig` as keywords. No picture is drawn."""
 
     BUILDER_CONFIG_CLASS = BlocksTextQuestionsConfig
     config: BlocksTextQuestionsConfig
+    VERSION = datasets.Version(TEXT_VERSION)
     folder_name = "blocks_text_questions"
+    description = _DESCRIPTION
     features = TEXT_QUESTION_FEATURES
 
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
@@ -184,27 +154,26 @@ class BlocksTextQuestionsBuilder(_TextScenesBuilder):
         config = self.config
         draw = scene_generator(scene.seed, scene.split, scene.index, stream=_ANSWER_STREAM).random
         questions = make_text_questions(text_scene, config.questions_per_image, maximum_hops=config.maximum_hops)
-        records = []
-        for number, question in enumerate(questions):
-            question_id = f"{scene.image_id}#{number}"
-            record = {
-                "question_id": question_id,
-                "image_id": scene.image_id,
+        columns = (
+            {
                 "question": question.question,
                 "answers": human_answers(question, text_scene, draw),
                 "question_type": question.question_type,
                 "hops": question.hops,
             }
-            records.append((question_id, record))
-        return records
+            for question in questions
+        )
+        return numbered_questions(scene, columns)
 
 
-class BlocksTextTokensBuilder(_TextScenesBuilder):
+class BlocksTextTokensBuilder(ScenesBuilder):
     """Says what a reader finds; takes the fields of `BlocksTextTokensConfig` as keywords. No picture is drawn."""
 
     BUILDER_CONFIG_CLASS = BlocksTextTokensConfig
     config: BlocksTextTokensConfig
+    VERSION = datasets.Version(TEXT_VERSION)
     folder_name = "blocks_text_tokens"
+    description = _DESCRIPTION
     features = TEXT_FEATURES
 
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
@@ -226,6 +195,7 @@ def load_blocks_text(
     ocr: str = "true",
     character_error_rate: float = 0.05,
     reader: TextReader | str | None = None,
+    read_splits: Sequence[str] | None = None,
     minimum_objects: int = 3,
     maximum_objects: int = 6,
     cache_dir: str | Path | None = None,
@@ -247,6 +217,7 @@ def load_blocks_text(
             "read" what `reader` finds.
         character_error_rate: Of "corrupted", the expected mistakes a letter.
         reader: Of "read", or its name; what it found before under the same name and version is taken from the cache.
+        read_splits: The splits whose pictures the reader reads, the others having no text; all where None.
         minimum_objects: Fewest objects of a scene.
         maximum_objects: Most objects of a scene.
         cache_dir: Where to keep it; by default `$VL_ALIGNMENT_CACHE/datasets`, else the cache of `datasets`.
@@ -263,6 +234,8 @@ def load_blocks_text(
         raise ConfigurationError(f"ocr={ocr!r}: the choices are {', '.join(OCR_SOURCES)}.")
     if (reader is None) == (ocr == "read"):
         raise ConfigurationError(f'ocr={ocr!r} with reader={reader!r}: "read" needs a reader, and only that uses it.')
+    if reader is None and read_splits is not None:
+        raise ConfigurationError(f"read_splits={list(read_splits)}: there is no reader that would read them.")
     if ocr == "corrupted":
         check_character_error_rate(character_error_rate)
     if isinstance(reader, str):
@@ -287,8 +260,9 @@ def load_blocks_text(
         for split, table in images.items():
             images[split] = datasets.concatenate_datasets([table, tokens[split]], axis=1)
     else:
-        store = _read(images, reader)
-        for split, table in images.items():
+        wanted = images if read_splits is None else {split: select_split(images, split) for split in read_splits}
+        store = _read(datasets.DatasetDict(wanted), reader)
+        for split, table in wanted.items():
             images[split] = store.add_to(table)
     for split, table in images.items():
         questions[split] = align_questions(questions[split], table)
@@ -303,9 +277,3 @@ def _read(images: datasets.DatasetDict, reader: TextReader) -> TextStore:
     # Two programs that want the same text read it once.
     with WeakFileLock(path.with_name(path.name + ".lock")):
         return read_texts(images, reader, path)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=_FASTEST_COMPRESSION)
-    return buffer.getvalue()
