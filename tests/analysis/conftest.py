@@ -1,6 +1,6 @@
 import pytest
 
-from .synthetic import make_answer_result, make_result
+from .synthetic import make_answer_result, make_read_answer_result, make_result
 
 
 @pytest.fixture
@@ -15,3 +15,12 @@ def answer_results():
     """Two functions with three seeds: dot 70, 71, 72; general_query 75, 75.5, 77.5."""
     values = {"dot": (70.0, 71.0, 72.0), "general_query": (75.0, 75.5, 77.5)}
     return [make_answer_result(name, seed, value) for name, row in values.items() for seed, value in enumerate(row)]
+
+
+@pytest.fixture
+def read_answer_results():
+    """Two functions with three seeds: dot 70, 71, 72; scaled_dot 75, 75.5, 77.5."""
+    values = {"dot": (70.0, 71.0, 72.0), "scaled_dot": (75.0, 75.5, 77.5)}
+    return [
+        make_read_answer_result(name, seed, value) for name, row in values.items() for seed, value in enumerate(row)
+    ]

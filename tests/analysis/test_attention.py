@@ -5,6 +5,7 @@ import torch
 from vl_alignment.analysis.attention import (
     AlignmentMap,
     MapSide,
+    m4c_alignment_maps,
     mac_alignment_maps,
     scan_alignment_map,
     scan_alignment_maps,
@@ -145,3 +146,66 @@ def test_bad_steps_are_named(changes, message):
     good = {"question_attentions": STEPS, "image_attentions": CELLS, "tokens": TOKENS, "grid": (1, 3)}
     with pytest.raises(DataError, match=message):
         mac_alignment_maps(**good | changes)
+
+
+# Of M4C: two words in three pieces between markers, a grid of one cell, two tokens in three slots, two steps.
+PIECES = [-1, 0, 0, 1, -1]
+READ = [0.05, 0.1, 0.1, 0.2, 0.05, 0.1, 0.06, 0.24, 0.0, 0.1, 0.0]
+
+
+def layers(*last_rows, steps=2):
+    """One head a layer, whose last rows are those of the decoding steps; entities look at the first marker."""
+    size = len(last_rows[0])
+    matrix = np.zeros((1, size, size))
+    matrix[:, : size - steps, 0] = 1
+    matrix[:, size - steps :] = last_rows
+    return matrix
+
+
+def reading(attentions=None, **changes):
+    arguments = {"words": ["red", "ball"], "word_of_piece": PIECES, "objects": MapSide(grid=(1, 1))}
+    arguments |= {"tokens": MapSide(boxes=BOXES[:2]), "ocr_slots": 3, "steps": [0]} | changes
+    return m4c_alignment_maps([layers(READ, READ)] if attentions is None else attentions, **arguments)
+
+
+def test_parts_of_what_a_decoding_step_reads():
+    maps = reading(steps=[0, 1])
+    assert maps.words.weights == pytest.approx(np.array([[0.5, 0.5]] * 2))  # the pieces of a word together
+    assert maps.tokens.weights == pytest.approx(np.array([[0.2, 0.8]] * 2))
+    assert maps.objects.weights.tolist() == [[1.0], [1.0]]
+    # On the rest: both markers and the word before.
+    assert maps.shares == pytest.approx(np.array([[0.4, 0.1, 0.3, 0.2]] * 2))
+    assert np.array_equal(maps.tokens.keys.boxes, BOXES[:2]) and maps.words.keys.labels == ("red", "ball")
+
+
+def test_layers_and_heads_count_alike():
+    marker = [1.0] + [0.0] * 10
+    two_heads = np.concatenate([layers(READ, marker), layers(marker, marker)])
+    maps = reading([torch.tensor(two_heads), torch.tensor(np.concatenate([layers(marker, READ)] * 2))])
+    assert maps.shares == pytest.approx(np.array([[0.1, 0.025, 0.075, 0.8]]))
+    assert maps.tokens.weights == pytest.approx(np.array([[0.2, 0.8]]))
+
+
+def test_a_part_without_attention_gets_equal_weights_and_no_share():
+    nothing = [1.0] + [0.0] * 10
+    maps = reading([layers(nothing, nothing)])
+    assert maps.words.weights.tolist() == maps.tokens.weights.tolist() == [[0.5, 0.5]]
+    assert maps.shares.tolist() == [[0, 0, 0, 1]]
+    without_text = reading(tokens=None)
+    assert without_text.tokens is None and without_text.shares[0, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attentions": [layers(READ, READ)[0]]}, r"\[heads, N, N\]"),
+        ({"attentions": [layers(READ, READ) * 0.9]}, "sum to 0.9000"),
+        ({"steps": [2]}, r"11 positions do not fit 5 pieces of words, 1 objects, 2 OCR tokens in 3 slots.*\[2\]"),
+        ({"steps": []}, "do not fit"),
+        ({"ocr_slots": 1}, "2 OCR tokens in 1 slots"),
+        ({"words": ["a", "red", "ball"]}, "needs a piece"),
+    ],
+)
+def test_bad_input_of_m4c_is_named(changes, message):
+    with pytest.raises(DataError, match=message):
+        reading(**changes)

@@ -141,3 +141,25 @@ def test_controls_of_question_answering():
     assert "hardly more than the question alone tells" in bad[0]
     assert "8.0 points above the most frequent answer of each question type: something leaks" in bad[1]
     assert not texts(findings(results, controls[2:]), "warning")  # without its floor nothing can be said
+
+
+def test_controls_of_question_answering_by_reading(read_answer_results):
+    controls = [
+        {"name": "majority by family", "metrics": {"accuracy": 30.0, "accuracy_unseen": 0.0}},
+        {"name": "blind", "metrics": {"accuracy": 33.0}},
+        {"name": "without copying", "metrics": {"accuracy": 40.0, "accuracy_unseen": 0.0}},
+        {"name": "shuffled answers", "metrics": {"accuracy": 29.0}},
+    ]
+    found = findings(read_answer_results, controls)
+    # A floor of zero is a floor.
+    assert texts(found, "fact")[1:] == [
+        "The lowest accuracy, that of Dot product, is 71.0 %, 38.0 points above that of a model that saw neither "
+        "pictures nor their text (33.0 %).",
+        "Over words that no training answer has, the lowest accuracy, that of Dot product, is 51.0 %; a model that "
+        "cannot copy reaches 0.0 % there.",
+        "The control “shuffled answers” falls to the most frequent answer of each question family or below (29.0 %, "
+        "and 30.0 %).",
+    ]
+    assert any("in M4C they are one function in other coordinates" in text for text in texts(found, "supported"))
+    controls[2]["metrics"] = {"accuracy_unseen": 49.0}
+    assert "copying was not learned" in texts(findings(read_answer_results, controls), "warning")[0]

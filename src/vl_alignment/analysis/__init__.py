@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from .attention import (
         AlignmentMap,
         MapSide,
+        ReadingMaps,
         ReasoningMaps,
+        m4c_alignment_maps,
         mac_alignment_maps,
         scan_alignment_map,
         scan_alignment_maps,
     )
     from .drawing import alignment_png, draw_alignment
+    from .drawing_answers import draw_reading, reading_png
     from .drawing_steps import draw_reasoning, reasoning_png
     from .report import write_report
     from .statistics import Estimate, estimate, paired_differences, summarise
@@ -27,23 +30,28 @@ if TYPE_CHECKING:
         results_table,
         retrieval_table,
         runs_csv,
+        text_question_answering_table,
     )
 
 _MODULES = {
     "AlignmentMap": "attention",
     "Estimate": "statistics",
     "MapSide": "attention",
+    "ReadingMaps": "attention",
     "ReasoningMaps": "attention",
     "alignment_png": "drawing",
     "breakdown_table": "tables",
     "draw_alignment": "drawing",
+    "draw_reading": "drawing_answers",
     "draw_reasoning": "drawing_steps",
     "estimate": "statistics",
+    "m4c_alignment_maps": "attention",
     "mac_alignment_maps": "attention",
     "paired_differences": "statistics",
     "published_comparison": "tables",
     "published_table": "tables",
     "question_answering_table": "tables",
+    "reading_png": "drawing_answers",
     "reasoning_png": "drawing_steps",
     "results_table": "tables",
     "retrieval_table": "tables",
@@ -51,6 +59,7 @@ _MODULES = {
     "scan_alignment_map": "attention",
     "scan_alignment_maps": "attention",
     "summarise": "statistics",
+    "text_question_answering_table": "tables",
     "write_report": "report",
 }
 
@@ -58,17 +67,21 @@ __all__ = [
     "AlignmentMap",
     "Estimate",
     "MapSide",
+    "ReadingMaps",
     "ReasoningMaps",
     "alignment_png",
     "breakdown_table",
     "draw_alignment",
+    "draw_reading",
     "draw_reasoning",
     "estimate",
+    "m4c_alignment_maps",
     "mac_alignment_maps",
     "paired_differences",
     "published_comparison",
     "published_table",
     "question_answering_table",
+    "reading_png",
     "reasoning_png",
     "results_table",
     "retrieval_table",
@@ -76,6 +89,7 @@ __all__ = [
     "scan_alignment_map",
     "scan_alignment_maps",
     "summarise",
+    "text_question_answering_table",
     "write_report",
 ]
 

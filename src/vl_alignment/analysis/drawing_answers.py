@@ -258,7 +258,7 @@ def _draw_frames(
 
 
 def _draw_legend(axes: Axes) -> None:
-    note = "the word's largest share, in the question, the picture's words and its objects"
+    note = "the word's largest share of each"  # short enough for the narrowest picture
     draw_scale(axes, 0.6, note)
     left = 0.28 + 0.6 + text_width(note, 7) + 0.2
     middle = 0.5 * BAR_INCHES

@@ -210,7 +210,8 @@ def _control_rows(controls: Sequence[Mapping[str, Any]], columns: Sequence[Colum
             # A control may be exact (chance) or have been run once: a number alone has no interval.
             several = estimate(values, confidence) if len(values) > 1 else None
             cells.append(several or (float(values[0]) if values else None))
-        rows.append(Row(f"control: {name}", name, tuple(cells), control=True))
+        if any(cell is not None for cell in cells):
+            rows.append(Row(f"control: {name}", name, tuple(cells), control=True))
     return rows
 
 
