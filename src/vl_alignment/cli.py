@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .cli_parser import SETTINGS, SETTINGS_OF_ONE_TASK, TASKS, build_parser
+from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
 
 __all__ = ["main"]
 
+# What the data set bounds the accuracy with, where that is known.
+BOUNDS = ("answer_ceiling", "best_accuracy")
 DONE, OUR_FAULT, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -76,12 +78,18 @@ def _settle(parsed: argparse.Namespace) -> str:
     task = get_preset(parsed.preset)["task"]
     if parsed.task is not None and TASKS[parsed.task][0] != task:
         raise ConfigurationError(f"the preset {parsed.preset!r} is for {task}, not for --task {parsed.task}")
-    for name, owner in SETTINGS_OF_ONE_TASK.items():
-        if getattr(parsed, name) is not None and owner != task:
-            raise ConfigurationError(f"--{name.replace('_', '-')} is a setting of {owner}, not of {task}")
+    for name, owners in TASKS_OF.items():
+        if getattr(parsed, name) is not None and task not in owners:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is a setting of {' and '.join(owners)}, not of {task}"
+            )
     if parsed.output is None:
         parsed.output = Path(parsed.default_output.format(preset=parsed.preset))
     return task
+
+
+def _data_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in DATA_OPTIONS if (value := getattr(parsed, name, None)) is not None}
 
 
 def _prepared(parsed: argparse.Namespace) -> Any:
@@ -97,6 +105,7 @@ def _prepared(parsed: argparse.Namespace) -> Any:
         sizes=dict(parsed.sizes) if parsed.sizes else None,
         settings={name: value for name in SETTINGS if (value := getattr(parsed, name)) is not None},
         model_fields={"alignment_initialization": initialization} if initialization else None,
+        options=_data_options(parsed),
     )
 
 
@@ -128,7 +137,8 @@ def _train(parsed: argparse.Namespace) -> None:
     result = study.run_cell(
         parsed.output, parsed.alignment_function, parsed.seed, released_layout=parsed.released_layout
     )
-    _print_metrics(result["metrics"])
+    bounds = {name: value for name in BOUNDS if (value := result["dataset"].get(name)) is not None}
+    _print_metrics({**result["metrics"], **bounds})
     print(f"model: {parsed.output / result['run_id'] / 'model'}")
 
 
@@ -155,6 +165,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             split=parsed.split,
             sizes=dict(parsed.sizes) if parsed.sizes else None,
             folds=parsed.folds,
+            options=_data_options(parsed),
             device=parsed.device,
         )
     )
@@ -162,15 +173,24 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 def _predict(parsed: argparse.Namespace) -> None:
     from .analysis.prediction import predict_answers, predict_similarity
+    from .training.evaluation import model_task
 
-    predict = predict_similarity if parsed.question is None else predict_answers
+    folder = _model_folder(parsed.model)
+    read = parsed.question is not None and model_task(folder) in TASKS_OF["ocr"]
+    options = _reading_options(parsed, read)
+    predict: Callable[..., list[dict[str, Any]]]
+    if read:
+        from .analysis.text_prediction import predict_read_answers as predict
+    else:
+        predict = predict_similarity if parsed.question is None else predict_answers
     rows = predict(
-        _model_folder(parsed.model),
+        folder,
         parsed.images,
         parsed.text or parsed.question,
         extractor=_extractor(parsed),
         extractor_options=_extractor_options(parsed),
         attention=parsed.attention,
+        **options,
     )
     for asked in rows[0].get("questions", ()):
         if unknown := asked["unknown_words"]:
@@ -180,13 +200,62 @@ def _predict(parsed: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for row in rows:
-        print(row["image"])
-        for match in row.get("captions", ()):
-            print(f"  {match['score']:+.4f}  {match['text']}")
-        for asked in row.get("questions", ()):
-            print(f"  {asked['question']}")
-            for best in asked["answers"]:
-                print(f"    {best['probability']:6.1%}  {best['answer']}")
+        _print_prediction(row)
+
+
+def _reading_options(parsed: argparse.Namespace, read: bool) -> dict[str, Any]:
+    """Return what only a model that reads is told.
+
+    Raises:
+        ConfigurationError: Something of it is given for another model.
+    """
+    from .models.errors import ConfigurationError
+
+    if not read:
+        for name in ("ocr", "ocr_tokens", "fasttext"):
+            if getattr(parsed, name) is not None:
+                raise ConfigurationError(f"--{name.replace('_', '-')} is for questions to a model that reads (M4C)")
+        return {}
+    from .analysis.text_prediction import read_given_text
+    from .data.word_vectors import FastTextVectors
+
+    options: dict[str, Any] = {"reader": parsed.ocr} if parsed.ocr is not None else {}
+    if parsed.ocr_tokens is not None:
+        options["texts"] = read_given_text(parsed.ocr_tokens)
+    if parsed.fasttext is not None:
+        options["word_vectors"] = FastTextVectors(parsed.fasttext)
+    return options
+
+
+def _print_prediction(row: dict[str, Any]) -> None:
+    """Print what was found of one picture: captions by score, answers by probability, or words and their sources."""
+    print(row["image"])
+    for match in row.get("captions", ()):
+        print(f"  {match['score']:+.4f}  {match['text']}")
+    if "tokens" in row:
+        print(f"  words in the picture: {' '.join(token['word'] for token in row['tokens']) or 'none'}")
+    for asked in row.get("questions", ()):
+        print(f"  {asked['question']}")
+        for best in asked.get("answers", ()):
+            print(f"    {best['probability']:6.1%}  {best['answer']}")
+        if "answer" in asked:
+            print(f"    {asked['answer'] or '(no answer)'}")
+        for word in asked.get("words", ()):
+            source = "vocabulary" if word["source"] == "vocabulary" else f"OCR token {word['token']} at {word['box']}"
+            print(f"      {word['word']}: {source}")
+
+
+def _build_vocabulary(parsed: argparse.Namespace) -> None:
+    from .training.preparation import build_vocabulary
+
+    words = build_vocabulary(
+        parsed.dataset,
+        parsed.output,
+        data_dir=parsed.data_dir,
+        size=parsed.size,
+        sizes=dict(parsed.sizes) if parsed.sizes else None,
+    )
+    print(f"{len(words)} words: {parsed.output}")
 
 
 def _extract_features(parsed: argparse.Namespace) -> None:
@@ -240,6 +309,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "extract-features": _extract_features,
+    "build-vocabulary": _build_vocabulary,
     "env": _env,
 }
 

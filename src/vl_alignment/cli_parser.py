@@ -4,16 +4,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SETTINGS", "SETTINGS_OF_ONE_TASK", "TASKS", "build_parser", "split_size"]
+__all__ = ["DATA_OPTIONS", "SETTINGS", "TASKS", "TASKS_OF", "add_text_options", "build_parser", "split_size"]
 
 # What --task calls a task: the presets' name of it, and the preset that needs no download.
-TASKS = {"retrieval": ("retrieval", "blocks"), "vqa": ("question-answering", "blocks-vqa")}
-# Settings that only one task has.
-SETTINGS_OF_ONE_TASK = {"all_negatives_epochs": "retrieval", "questions_per_image": "question-answering"}
+TASKS = {
+    "retrieval": ("retrieval", "blocks"),
+    "textvqa": ("text-question-answering", "blocks-text"),
+    "vqa": ("question-answering", "blocks-vqa"),
+}
 SETTINGS = (
     *("epochs", "batch_size", "evaluate_every", "decay_epochs", "learning_rate", "device", "precision"),
-    *SETTINGS_OF_ONE_TASK,
+    *("all_negatives_epochs", "questions_per_image"),
 )
+# Changes of a preset's options of the data, all of answering by reading.
+DATA_OPTIONS = ("ocr", "character_error_rate", "reader", "answer_vocabulary", "fasttext", "text_encoder")
+# Settings and options that not every task has.
+TASKS_OF = {
+    "all_negatives_epochs": ("retrieval",),
+    "questions_per_image": ("question-answering", "text-question-answering"),
+    **dict.fromkeys(DATA_OPTIONS, ("text-question-answering",)),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_extract_features(commands)
+    _add_build_vocabulary(commands)
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
 
@@ -43,10 +54,14 @@ def _add_preparation(parser: Any, output: str) -> None:
     from .training.presets import PRESETS
 
     parser.add_argument(
-        "--task", choices=sorted(TASKS), help="retrieval with SCAN or question answering with MAC (the preset's)"
+        "--task",
+        choices=sorted(TASKS),
+        help="retrieval with SCAN, question answering with MAC (vqa) or by reading with M4C (textvqa); the preset's",
     )
     parser.add_argument(
-        "--preset", choices=sorted(PRESETS), help="data set and settings (blocks; with --task vqa blocks-vqa)"
+        "--preset",
+        choices=sorted(PRESETS),
+        help="data set and settings (blocks; with --task vqa blocks-vqa, with --task textvqa blocks-text)",
     )
     parser.add_argument("--output", type=Path, help=f"folder of the runs ({output.format(preset='PRESET')})")
     parser.set_defaults(default_output=output)
@@ -59,10 +74,13 @@ def _add_preparation(parser: Any, output: str) -> None:
     for name in ("epochs", "batch-size", "evaluate-every"):
         parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
     parser.add_argument("--all-negatives-epochs", type=int, help="of retrieval, instead of the preset's")
-    parser.add_argument("--questions-per-image", type=int, help="of an example of vqa, instead of the preset's")
+    parser.add_argument(
+        "--questions-per-image", type=int, help="of an example of vqa or textvqa, instead of the preset's"
+    )
     parser.add_argument("--decay-epochs", type=int, nargs="*", help="instead of the preset's")
     parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
     _add_device(parser)
+    add_text_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan; train nothing")
 
 
@@ -80,6 +98,36 @@ def split_size(text: str) -> tuple[str, int]:
     if not separator or not number.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=N, for instance train=500")
     return split, int(number)
+
+
+def add_text_options(parser: Any) -> None:
+    """Add the options of training to answer by reading."""
+    _add_ocr(parser)
+    _add_word_vectors(parser)
+    parser.add_argument(
+        "--answer-vocabulary", type=Path, metavar="FILE", help="of build-vocabulary; the training answers' by default"
+    )
+    parser.add_argument(
+        "--text-encoder", metavar="MODEL", help="BERT-like model id or folder that reads questions (the preset's)"
+    )
+
+
+def _add_ocr(parser: Any) -> None:
+    parser.add_argument(
+        "--ocr",
+        choices=["true", "corrupted", "read"],
+        help="words in the pictures of blocks-text: as they are printed (true), with mistakes, or read by OCR",
+    )
+    parser.add_argument(
+        "--character-error-rate", type=float, metavar="RATE", help="of --ocr corrupted, expected mistakes a letter"
+    )
+    parser.add_argument("--reader", metavar="NAME", help="of --ocr read, the OCR plug-in (rapidocr)")
+
+
+def _add_word_vectors(parser: Any) -> None:
+    parser.add_argument(
+        "--fasttext", type=Path, metavar="FILE", help=".bin or .vec vectors of words in pictures; the model's own"
+    )
 
 
 def _add_device(parser: Any) -> None:
@@ -115,13 +163,15 @@ def _add_train(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", "Evaluate a trained model on a split of a data set.")
     parser.add_argument("model", type=Path, help="folder of a model, or of a run")
-    parser.add_argument("--preset", help="whose data set to take (blocks, or blocks-vqa, by the model)")
+    parser.add_argument("--preset", help="whose data set to take (blocks, blocks-vqa or blocks-text, by the model)")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--regions", type=Path, help="region store; without it the model sees pixels")
     parser.add_argument("--split", help="(the one that the preset's results are measured on)")
     _add_sizes(parser)
     parser.add_argument("--folds", type=int, default=1, help="average over so many folds of the split (%(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+    _add_ocr(parser)
+    _add_word_vectors(parser)
 
 
 def _add_predict(commands: Any) -> None:
@@ -133,13 +183,23 @@ def _add_predict(commands: Any) -> None:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--text", nargs="+", metavar="CAPTION", help="captions, for a retrieval model")
     asked.add_argument("--question", nargs="+", metavar="QUESTION", help="for a question-answering model")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--ocr", metavar="READER", help="what reads the words in pictures for M4C (rapidocr)")
+    text.add_argument(
+        "--ocr-tokens",
+        type=Path,
+        metavar="FILE",
+        help='words that are known: JSON, a list of {"tokens": [...], "boxes": [[x0, y0, x1, y1], ...]} a picture, '
+        "boxes in [0, 1]",
+    )
+    _add_word_vectors(parser)
     parser.add_argument("--extractor", help="how to make regions, for a model without a backbone (what it records)")
     _add_backbone(parser)
     parser.add_argument(
         "--attention",
         type=Path,
         metavar="PNG",
-        help="draw where the best caption's words look, or the steps of the first question",
+        help="draw where the best caption's words look, or the steps or words of the first answer",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -156,6 +216,19 @@ def _add_extract_features(commands: Any) -> None:
     parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
     parser.add_argument("--maximum-failures", type=int, help="broken images beyond which to stop")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+
+
+def _add_build_vocabulary(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "build-vocabulary",
+        "Write the most frequent words of the training answers, for --answer-vocabulary; equal data, equal file.",
+    )
+    parser.add_argument("--dataset", default="blocks-text", help="textvqa, stvqa or blocks-text (%(default)s)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set; blocks-text needs none")
+    parser.add_argument("--size", type=int, help="entries at most, four special words included (5000; blocks-text 40)")
+    parser.add_argument("--output", type=Path, required=True, help="text file, one word a line")
+    _add_sizes(parser)
 
 
 def _add_backbone(parser: Any) -> None:

@@ -12,19 +12,24 @@ from transformers import AutoConfig
 from ..data.features import RegionStore, open_regions, without_failed_images
 from ..data.named_data import select_split
 from ..data.question_answering import QuestionData
+from ..metrics.text_question_answering import answer_words
 from ..models.configuration_base import VisionAlignmentConfig
 from ..models.errors import CheckpointError, ConfigurationError, VlAlignmentError
+from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
+from ..models.processing_m4c import M4CProcessor
 from ..models.processing_mac import MacProcessor
 from ..models.processing_scan import ScanProcessor
 from .arguments import TrainingSettings
+from .data_options import changed_options
 from .objectives import RetrievalObjective
 from .preparation import load_data
 from .presets import get_preset
 from .question_objective import QuestionObjective
+from .text_question_objective import TextQuestionObjective
 
-__all__ = ["evaluate", "load_images", "load_model"]
+__all__ = ["evaluate", "load_images", "load_model", "model_task"]
 
 Data: TypeAlias = datasets.DatasetDict | QuestionData
 Loaded = TypeVar("Loaded")
@@ -40,6 +45,8 @@ class ModelKind:
         reads: What they read beside pictures, for messages.
         model_class: Loads them.
         processor_class: Loads their processor.
+        objective: Makes what measures them.
+        word_vectors: Whether the processor may need word vectors that do not travel with it.
     """
 
     task: str
@@ -47,27 +54,101 @@ class ModelKind:
     reads: str
     model_class: Any
     processor_class: Any
+    objective: Callable[["Measured"], Any]
+    word_vectors: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured: a model on one split of a data set.
+
+    Attributes:
+        data: All splits.
+        part: The split alone, its pictures those that can be read.
+        model, processor: See `load_model`.
+        settings: How to evaluate.
+        folds: Into how many folds the split is cut.
+        images: The store of the pictures' regions, or what makes pixels of them.
+    """
+
+    data: Any
+    part: Any
+    model: Any
+    processor: Any
+    settings: TrainingSettings
+    folds: int
+    images: dict[str, Any]
+
+
+def _retrieval(what: Measured) -> RetrievalObjective:
+    return RetrievalObjective(what.part, what.processor.tokenizer, what.settings, folds=what.folds, **what.images)
+
+
+def _questions(what: Measured) -> QuestionObjective:
+    return QuestionObjective(
+        what.part, what.processor.tokenizer, what.model.config.id2label, what.settings, **what.images
+    )
+
+
+def _text_questions(what: Measured) -> TextQuestionObjective:
+    config, train = what.model.config, what.data.questions.get("train")
+    return TextQuestionObjective(
+        what.part,
+        what.processor,
+        [*config.id2label.values()],
+        what.settings,
+        steps=config.num_decoding_steps,
+        copy_words=config.copy_words,
+        seen_words=None if train is None else answer_words(train["answers"]),
+        **what.images,
+    )
 
 
 _KINDS = {
-    "scan": ModelKind("retrieval", "blocks", "captions (--text)", ScanForImageTextRetrieval, ScanProcessor),
+    "scan": ModelKind("retrieval", "blocks", "captions (--text)", ScanForImageTextRetrieval, ScanProcessor, _retrieval),
     "mac": ModelKind(
-        "question-answering", "blocks-vqa", "questions (--question)", MacForQuestionAnswering, MacProcessor
+        "question-answering", "blocks-vqa", "questions (--question)", MacForQuestionAnswering, MacProcessor, _questions
+    ),
+    "m4c": ModelKind(
+        "text-question-answering",
+        "blocks-text",
+        "questions (--question)",
+        M4CForQuestionAnswering,
+        M4CProcessor,
+        _text_questions,
+        word_vectors=True,
     ),
 }
 
 
-def load_model(folder: str | Path, task: str | None = None) -> tuple[Any, Any]:
+def model_task(folder: str | Path) -> str:
+    """Return what the model in a folder is for, as in presets and results; arguments and errors as of `load_model`."""
+    return _kind(folder).task
+
+
+def load_model(folder: str | Path, task: str | None = None, *, word_vectors: Any = None) -> tuple[Any, Any]:
     """Load a model in evaluation mode, and its processor, by the type that its configuration names.
 
     Args:
         folder: Of `save_pretrained`, or a Hub repository id.
-        task: What the model must be for, "retrieval" or "question-answering"; None takes any.
+        task: What the model must be for, as in presets and results; None takes any.
+        word_vectors: Those of the model's training, where they do not travel with it; see `M4CProcessor`.
 
     Raises:
         CheckpointError: If a part is missing or damaged, or the model is of another package.
-        ConfigurationError: If the model is for another task.
+        ConfigurationError: If the model is for another task, or word vectors are not those of its training.
     """
+    kind = _kind(folder)
+    if task not in (None, kind.task):
+        raise ConfigurationError(f"{folder} holds a model for {kind.task}, not for {task}: give it {kind.reads}")
+    if word_vectors is not None and not kind.word_vectors:
+        raise ConfigurationError(f"{folder} holds a model for {kind.task}, which takes no word vectors")
+    own = {} if word_vectors is None else {"word_vectors": word_vectors}
+    model = kind.model_class.from_pretrained(folder).eval()
+    return model, _loaded(lambda path: kind.processor_class.from_pretrained(path, **own), folder, "the processor")
+
+
+def _kind(folder: str | Path) -> ModelKind:
     there = Path(folder).is_dir()
     what = "the configuration" if there else "there is no such folder, and a repository of this name"
     config = _loaded(AutoConfig.from_pretrained, folder, what)
@@ -76,11 +157,7 @@ def load_model(folder: str | Path, task: str | None = None) -> tuple[Any, Any]:
         raise CheckpointError(
             f"a model of type {config.model_type!r} cannot be used here; known are {', '.join(_KINDS)}", path=folder
         )
-    if task not in (None, kind.task):
-        raise ConfigurationError(f"{folder} holds a model for {kind.task}, not for {task}: give it {kind.reads}")
-    return kind.model_class.from_pretrained(folder).eval(), _loaded(
-        kind.processor_class.from_pretrained, folder, "the processor"
-    )
+    return kind
 
 
 def load_images(
@@ -100,6 +177,7 @@ def evaluate(
     split: str | None = None,
     sizes: Mapping[str, int] | None = None,
     folds: int = 1,
+    options: Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> dict[str, float]:
     """Measure a model in a folder on one split.
@@ -112,18 +190,19 @@ def evaluate(
         split: Name of the split; by default the one that the preset's results are measured on.
         sizes: Images a split, for a smaller trial.
         folds: Into how many folds a retrieval split is cut.
+        options: Changes of the preset's options of the data; see `changed_options`.
         device: "auto" or "cpu".
 
     Returns:
-        The metrics, in percent and ranks. Answers that the model does not know count as wrong.
+        The metrics, in percent and ranks, and the bounds that the data set them where these are known. Answers that the
+        model does not know count as wrong.
 
     Raises:
         CheckpointError: If the model cannot be loaded.
         ConfigurationError: If the preset is of another task, or the regions are not those of the model's training.
         DataError: If the split does not exist or the data cannot be used.
     """
-    model, processor = load_model(folder)
-    kind = _KINDS[model.config.model_type]
+    kind = _kind(folder)
     chosen = get_preset(preset or kind.preset)
     if chosen["task"] != kind.task:
         raise ConfigurationError(
@@ -131,19 +210,20 @@ def evaluate(
         )
     if folds > 1 and kind.task != RetrievalObjective.task:
         raise ConfigurationError(f"folds={folds}: only the splits of retrieval are cut into folds")
-    data = load_data(kind.task, chosen["data"], data_dir, sizes)
-    split = split or chosen["data"].get("test_split", "test")
+    own = changed_options(chosen["data"], options or {})
+    model, processor = load_model(folder, word_vectors=own.get("word_vectors"))
+    split = split or own.get("test_split", "test")
+    if "reader" in own:
+        own["read_splits"] = [split]  # reading takes seconds a picture: no more of them than are measured
+    data = load_data(kind.task, own, data_dir, sizes)
     part, store = _one_split(data, split, model.config, regions)
+    images = {"region_store": store, "image_processor": processor.image_processor}
     settings = TrainingSettings(device=device)
-    inputs: dict[str, Any] = {"region_store": store, "image_processor": processor.image_processor}
-    objective: RetrievalObjective | QuestionObjective
-    if isinstance(part, QuestionData):
-        objective = QuestionObjective(part, processor.tokenizer, model.config.id2label, settings, **inputs)
-    else:
-        objective = RetrievalObjective(part, processor.tokenizer, settings, folds=folds, **inputs)
+    objective = kind.objective(Measured(data, part, model, processor, settings, folds, images))
     objective.images.check(model)
     accelerator = Accelerator(cpu=device == "cpu")
-    return objective.evaluate(model.to(accelerator.device), split, accelerator).metrics
+    evaluation = objective.evaluate(model.to(accelerator.device), split, accelerator)
+    return {**evaluation.metrics, **evaluation.bounds}
 
 
 def _loaded(load: Callable[[Any], Loaded], folder: str | Path, what: str) -> Loaded:

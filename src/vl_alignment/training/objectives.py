@@ -22,10 +22,17 @@ __all__ = ["Evaluation", "Objective", "RetrievalObjective"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics, the same on every process, and one row a test item where they were asked for."""
+    """What a model reached on a split.
+
+    Attributes:
+        metrics: The same on every process.
+        predictions: One row a test item, where they were asked for.
+        bounds: What no model can exceed on this split, where that is known; made with the predictions.
+    """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    bounds: dict[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):

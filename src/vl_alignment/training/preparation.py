@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import datasets
 from accelerate import Accelerator
 
+from ..data.answer_vocabulary import build_answer_vocabulary, write_answer_vocabulary
 from ..data.features import (
     RegionStore,
     build_extractor,
@@ -18,12 +19,14 @@ from ..data.features import (
     open_regions,
     without_failed_images,
 )
+from ..data.named_data import select_split
 from ..data.question_answering import QuestionData, load_question_dataset
 from ..data.retrieval import load_retrieval_dataset
 from ..data.text_question_answering import load_text_question_dataset
 from ..models.processing_base import SquareImageProcessorPil
 from .arguments import TrainingSettings
-from .presets import get_preset
+from .data_options import changed_options
+from .presets import PRESETS, get_preset
 from .question_answering import train_question_run
 from .region_encoder import blocks_regions, region_encoder_settings
 from .retrieval import train_retrieval_run
@@ -34,6 +37,7 @@ __all__ = [
     "RetrievalStudy",
     "Study",
     "TextQuestionStudy",
+    "build_vocabulary",
     "cache_folder",
     "load_data",
     "prepare_study",
@@ -207,13 +211,18 @@ class TextQuestionStudy(QuestionStudy):
     def train(self, **arguments: Any) -> dict[str, Any]:
         """See `train_text_question_run`."""
         own = {"data": self.data, "test_split": self.test_split, "ocr": self.ocr}
-        named = ("text_encoder", "text_layers", "answer_words", "word_vectors", "max_ocr_tokens", "max_question_tokens")
-        own |= {name: self.options[name] for name in named if name in self.options}
+        own |= {name: self.options[name] for name in RUN_OPTIONS if name in self.options}
         return train_text_question_run(**{**self._shared(), **own, **arguments})
 
 
+M4C_ANSWER_WORDS = 5000
+# Options of the data that belong to the run of answering by reading.
+RUN_OPTIONS = (
+    *("text_encoder", "text_layers", "answer_words", "answer_vocabulary", "word_vectors"),
+    *("max_ocr_tokens", "max_question_tokens"),
+)
 # Options of the data that belong to its reader.
-READER_OPTIONS = ("questions_per_image", "maximum_hops", "ocr", "character_error_rate", "reader")
+READER_OPTIONS = ("questions_per_image", "maximum_hops", "ocr", "character_error_rate", "reader", "read_splits")
 _LOADERS: dict[str, Any] = {
     RetrievalStudy.task: load_retrieval_dataset,
     QuestionStudy.task: load_question_dataset,
@@ -238,6 +247,7 @@ def prepare_study(
     sizes: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
     model_fields: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
 ) -> Study:
     """Load the data of a preset and make or open its regions; fails before any training where something is missing.
@@ -254,6 +264,7 @@ def prepare_study(
         sizes: Images a split, for a smaller trial.
         settings: Changes of the preset's training settings.
         model_fields: Changes of the preset's model fields.
+        options: Changes of the preset's options of the data; see `changed_options`.
         accelerator: To be given where there are several processes: one of them makes the regions.
 
     Raises:
@@ -264,20 +275,20 @@ def prepare_study(
     check_writable(Path(output))
     changed = {**chosen["settings"], **(settings or {})}
     TrainingSettings.from_dict(changed)  # a wrong setting should not wait for the data
-    options = chosen["data"]
+    changed_data = changed_options(chosen["data"], options or {})
     study = _STUDIES[chosen["task"]](
-        name=options["name"],
-        data=load_data(chosen["task"], options, data_dir, sizes),
+        name=changed_data["name"],
+        data=load_data(chosen["task"], changed_data, data_dir, sizes),
         model_fields={**chosen["model"], **(model_fields or {})},
         settings=changed,
-        options=options,
+        options=changed_data,
     )
-    if options["name"] in BUILT_IN and regions is None:
+    if study.name in BUILT_IN and regions is None:
         _make_blocks_regions(study, accelerator)
     elif regions is not None or extractor is not None:
         _open_regions(study, Path(regions) if regions is not None else Path(output) / "regions", extractor, accelerator)
     else:
-        side = int(options.get("image_size", 224))
+        side = int(changed_data.get("image_size", 224))
         study.image_processor = SquareImageProcessorPil(size={"height": side, "width": side})
     return study
 
@@ -293,6 +304,37 @@ def load_data(
     further = {name: options[name] for name in READER_OPTIONS if name in options}
     sizes = {**options.get("sizes", {}), **(sizes or {})} or None
     return load(options["name"], data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes, **further)
+
+
+def build_vocabulary(
+    dataset: str,
+    path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    size: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> list[str]:
+    """Write the most frequent words of a data set's training answers to a file, and return them.
+
+    Args:
+        dataset: A name of `text_question_dataset_names`; with the options of its preset, where it has one.
+        path: A text file, for `read_answer_vocabulary`.
+        data_dir: Folder of the data set.
+        size: Entries at most, special words included; by default the preset's, or M4C's 5,000.
+        sizes: Images a split.
+
+    Raises:
+        ConfigurationError: The name is unknown, or the size leaves no room for a word.
+        DataError: The data cannot be used, or the file cannot be written.
+    """
+    rows = [row["data"] for row in PRESETS.values() if row["task"] == TextQuestionStudy.task]
+    options: dict[str, Any] = next((row for row in rows if row["name"] == dataset), {"name": dataset})
+    data = load_data(TextQuestionStudy.task, options, data_dir, sizes)
+    answers = select_split(data.questions, "train")["answers"]
+    given = (answer for answers_of_one in answers for answer in answers_of_one)
+    words = build_answer_vocabulary(given, options.get("answer_words", M4C_ANSWER_WORDS) if size is None else size)
+    write_answer_vocabulary(words, path)
+    return words
 
 
 def _make_blocks_regions(study: Study, accelerator: Accelerator | None) -> None:

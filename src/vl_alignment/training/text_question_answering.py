@@ -130,7 +130,8 @@ def train_text_question_run(
 
     dataset = described_questions(data, dataset_name, test_split, region_store, blind)
     dataset |= _bounds(data, test_split, processor, config, blind)
-    dataset |= {"answer_words": len(vocabulary), "ocr": dict(ocr or {})}
+    vectors = None if processor.word_vectors is None else processor.word_vectors.name
+    dataset |= {"answer_words": len(vocabulary), "word_vectors": vectors, "ocr": dict(ocr or {})}
     return train_single_run(
         build,
         task=TextQuestionObjective.task,

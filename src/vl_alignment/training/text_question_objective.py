@@ -162,11 +162,7 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
             }
             for row in range(len(table))
         ]
-        return Evaluation(metrics, rows)
-
-    def bounds(self, split: str) -> dict[str, float]:
-        """Return `answer_bounds` of a split."""
-        return answer_bounds(self._table(split).answers, self.targets(split))
+        return Evaluation(metrics, rows, answer_bounds(table.answers, self.targets(split)))
 
     @torch.no_grad()
     def answers(self, model: Any, split: str, accelerator: Accelerator) -> list[M4CAnswer]:
