@@ -199,3 +199,39 @@ def test_the_report_of_question_answering(tmp_path, answer_results):
     assert images[0]["alt"] == "Reasoning of Dot product about “what {color} is it? <red>”, one row a step."
     identifiers = page.attributes("id")
     assert len(identifiers) == len(set(identifiers)) and "breakdown-caption" in identifiers
+
+
+@pytest.mark.parametrize(
+    ("ocr", "line"),
+    [
+        ({"source": "true"}, "words in the pictures: the true ones at their true places (an oracle's)"),
+        ({"source": "corrupted", "character_error_rate": 0.05}, "(an oracle's), 5% of letters changed"),
+        ({"source": "read", "reader": "rapidocr"}, "words in the pictures: read by rapidocr"),
+        ({"source": "published"}, "words in the pictures: as published"),
+        ({}, "200 test questions"),
+    ],
+)
+def test_the_report_of_question_answering_by_reading(tmp_path, read_answer_results, ocr, line):
+    for result in read_answer_results:
+        result["dataset"]["ocr"] = ocr
+    controls = [{"name": "ceiling", "metrics": {"accuracy": 97.5}, "description": "a perfect reader"}]
+    path = write_report(tmp_path, read_answer_results, controls=controls, pictures=[("what is it?", {"dot": PNG})])
+    text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
+    for part in (
+        line,
+        "M4C",
+        "Question answering by reading on blocks-text, percent",
+        "Accuracy by question family on blocks-text",
+        "a perfect reader",
+        "What each word of an answer looks at",
+        "TextVQA, published",
+        "TextVQA's soft accuracy",
+    ):
+        assert part in text, part
+    assert ("words in the pictures:" in text) == bool(ocr)
+
+
+def test_question_types_without_a_name_are_not_listed(tmp_path, read_answer_results):
+    for result in read_answer_results:
+        result["dataset"]["question_types"] = {"": 200}
+    assert "by type" not in write_report(tmp_path, read_answer_results).read_text(encoding="utf-8")

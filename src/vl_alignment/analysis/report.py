@@ -27,6 +27,14 @@ __all__ = ["render_report", "write_report"]
 
 Picture = tuple[str, Mapping[str, bytes]]
 
+# Where the words in pictures come from. What a model is given that no reader could see is an oracle's.
+_TEXT_SOURCES = {
+    "true": "the true ones at their true places (an oracle's)",
+    "corrupted": "the true ones at their true places (an oracle's), {character_error_rate:.0%} of letters changed",
+    "read": "read by {reader}",
+    "published": "as published with the data set",
+}
+
 
 def write_report(
     output: Path | str,
@@ -172,6 +180,7 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
             f"{dataset.get('name', 'unknown')}{f': {sizes} {task.items}' if sizes else ''}",
             *([f"content hash {digest}"] if digest else []),
             *_mix_lines(dataset.get("question_types") or {}),
+            *_text_lines(dataset.get("ocr") or {}),
         ],
         "Model": _distinct(result.get("model") for result in results),
         "Seeds": _seed_lines(results),
@@ -198,11 +207,19 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
 
 
 def _mix_lines(counts: Mapping[str, int]) -> list[str]:
-    """Write how many per cent of the test questions are of each type."""
+    """Write how many per cent of the test questions are of each type that has a name."""
     shares = [
-        f"{100 * number / sum(counts.values()):.0f} % {name.replace('_', ' ')}" for name, number in counts.items()
+        f"{100 * number / sum(counts.values()):.0f} % {name.replace('_', ' ')}"
+        for name, number in counts.items()
+        if name
     ]
     return [f"test questions by type: {', '.join(shares)}"] if shares else []
+
+
+def _text_lines(ocr: Mapping[str, Any]) -> list[str]:
+    """Write where the words in the pictures come from."""
+    source = ocr.get("source")
+    return [f"words in the pictures: {_TEXT_SOURCES[source].format(**ocr)}"] if source in _TEXT_SOURCES else []
 
 
 def _seed_lines(results: Sequence[Result]) -> list[str]:
