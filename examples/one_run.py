@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from vl_alignment.cli_parser import split_size
+from vl_alignment.cli_parser import DATA_OPTIONS, split_size
 from vl_alignment.models.errors import VlAlignmentError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.interruption import TrainingInterrupted
@@ -45,6 +45,7 @@ def train(arguments: argparse.Namespace) -> None:
         regions=arguments.regions,
         sizes=dict(arguments.sizes or ()),
         settings=given,
+        options={name: value for name in DATA_OPTIONS if (value := getattr(arguments, name, None)) is not None},
         accelerator=accelerator,
     )
     result = study.run_cell(arguments.output, arguments.alignment_function, arguments.seed, accelerator=accelerator)

@@ -14,7 +14,11 @@ from vl_alignment.training.runs import RunDirectory
 from .tiny import weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PRESETS = {"train_scan": ["blocks", "coco", "flickr30k", "flickr8k"], "train_mac": ["blocks-vqa", "clevr"]}
+PRESETS = {
+    "train_scan": ["blocks", "coco", "flickr30k", "flickr8k"],
+    "train_mac": ["blocks-vqa", "clevr"],
+    "train_m4c": ["blocks-text", "textvqa"],
+}
 TINY = ["--sizes", "train=12", "validation=6", "test=6", "--epochs", "1", "--batch-size", "4", "--cpu"]
 
 
@@ -64,11 +68,22 @@ def test_interruption_ends_with_exit_status_130(example, tmp_path, monkeypatch, 
 
 
 @pytest.mark.distributed
-def test_two_processes_train_mac_as_one_does(tmp_path, monkeypatch, capsys):
-    # Batches of four pictures with ten questions each, from a region encoder that the two processes train first.
-    arguments = [*TINY, "--questions-per-image", "10", "--preset", "blocks-vqa"]
+@pytest.mark.parametrize(
+    ("name", "preset", "run", "same"),
+    [
+        # Each process pads its own questions, and the preset's control unit attends to padding; the classifier hardly
+        # notices, and shows that batches and gradients were the same.
+        ("train_mac", "blocks-vqa", "mac-blocks-scaled_dot-seed0", "classifier."),
+        # M4C's results do not depend on padding; its answers are drawn alike.
+        ("train_m4c", "blocks-text", "m4c-blocks_text-scaled_dot-seed0", ""),
+    ],
+)
+def test_two_processes_train_as_one_does(name, preset, run, same, tmp_path, monkeypatch, capsys):
+    # Batches of four pictures with several questions each, from a region encoder that the two processes train first.
+    questions = {"train_mac": "10", "train_m4c": "2"}[name]
+    arguments = [*TINY, "--questions-per-image", questions, "--preset", preset]
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    options = ["--mixed_precision", "no", "--dynamo_backend", "no", str(EXAMPLES / "train_mac.py")]
+    options = ["--mixed_precision", "no", "--dynamo_backend", "no", str(EXAMPLES / f"{name}.py")]
     command = [sys.executable, "-m", *launch, *options, *arguments, "--output", str(tmp_path / "two")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "VL_ALIGNMENT_CACHE": str(tmp_path / "cache")}
@@ -84,13 +99,11 @@ def test_two_processes_train_mac_as_one_does(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VL_ALIGNMENT_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.delitem(sys.modules, "one_run", raising=False)
-    assert call(load("train_mac"), monkeypatch, *arguments, "--output", tmp_path / "one") == 0
-    one, two = (RunDirectory(tmp_path / name / "mac-blocks-scaled_dot-seed0") for name in ("one", "two"))
+    assert call(load(name), monkeypatch, *arguments, "--output", tmp_path / "one") == 0
+    one, two = (RunDirectory(tmp_path / place / run) for place in ("one", "two"))
     alone, together = (json.loads(run.results.read_text()) for run in (one, two))
     assert alone["dataset"] == together["dataset"] and alone["training"]["steps"] == together["training"]["steps"]
     assert alone["metrics"] == pytest.approx(together["metrics"], abs=1e-4)
-    # Each process pads its own questions, and the preset's control unit attends to padding; the classifier hardly
-    # notices, and shows that batches and gradients were the same.
     expected, found = weights(one.model), weights(two.model)
-    for name in (name for name in expected if name.startswith("classifier.")):
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6)
+    for tensor in (tensor for tensor in expected if tensor.startswith(same)):
+        torch.testing.assert_close(found[tensor], expected[tensor], rtol=0, atol=1e-6)
