@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vl_alignment.data.features import RegionStore
@@ -133,6 +134,14 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
         questions, drawn = (np.concatenate([example[part] for example in examples]) for part in (1, 2))
         batch = self._training_batch([image for image, _, _ in examples], questions)
         return batch | self.targets("train").batch(questions, batch["ocr_mask"].shape[1], drawn)
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
+        """Return the model's loss, the mean over the steps that count.
+
+        Processes take their shares' means; weighted by how many steps each has they make the mean over the whole batch.
+        """
+        steps = batch["label_mask"].sum()
+        return model(**batch).loss * (steps / reduce(steps, "mean").clamp_min(1))
 
     def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
         """Answer all questions of a split greedily, each process those about a share of the pictures.
