@@ -94,9 +94,10 @@ def test_batch_holds_pictures_text_and_targets():
     assert best[TOKEN + 1] == 1 and best[STOP] == pytest.approx(0.6)  # eight of ten read the word, two wrote "stop"
     assert best[[TOKEN, TOKEN + 2]].tolist() == pytest.approx([0.6, 0.6])
     assert not batch["labels"][batch["ids"].index("train-5#0"), :, TOKEN:].any()
-    model = model_of(objective).train()
-    loss = objective.loss(model, {name: value for name, value in batch.items() if name != "ids"}, 0)
-    assert loss.ndim == 0 and torch.isfinite(loss)
+    model = model_of(objective)
+    arguments = {name: value for name, value in batch.items() if name != "ids"}
+    loss = objective.loss(model, arguments, 0)
+    assert torch.equal(loss, model(**arguments).loss) and loss > 0
 
 
 def test_evaluation_answers_each_question_about_its_own_picture():
