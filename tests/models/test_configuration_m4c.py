@@ -16,6 +16,8 @@ def test_defaults_are_those_of_the_paper():
     assert (config.word_vector_size, config.phoc_size, config.ocr_padding_size) == (300, 604, 50)
     assert config.normalize_features and config.copy_words and not config.released_layout
     assert {config.object_dropout, config.ocr_dropout, config.hidden_dropout, config.attention_dropout} == {0.1}
+    assert (config.box_scale, config.pointer_gain, config.answer_bias) == (1, 1, 0)
+    assert config.object_grid_size is None and not config.question_spellings
     assert config.layer_norm_eps == 1e-12
     assert config.num_labels == 5000 and tuple(config.id2label[n] for n in range(4)) == SPECIAL_ANSWERS
 
@@ -57,6 +59,10 @@ def test_vision_config_survives_its_file_and_gives_the_widths(tmp_path):
         ({"pointer_size": -1}, "pointer_size is -1"),
         ({"num_decoding_steps": 0}, "num_decoding_steps is 0"),
         ({"phoc_size": -1}, "phoc_size is -1"),
+        ({"phoc_size": 0, "question_spellings": True}, "question_spellings need a phoc_size"),
+        ({"object_grid_size": 0}, "object_grid_size is 0"),
+        ({"box_scale": 0}, "box_scale is 0"),
+        ({"pointer_gain": -1}, "pointer_gain is -1"),
         ({"ocr_feature_size": 0}, "ocr_feature_size is 0"),
         ({"hidden_dropout": 1.0}, "hidden_dropout is 1.0"),
         ({"ocr_dropout": -0.1}, "ocr_dropout is -0.1"),

@@ -25,6 +25,7 @@ from .m4c_model import (
     NO_DROPOUT,
     OBJECTS,
     OCR_INPUTS,
+    PHOC,
     PIECES,
     SLOTS,
     STEPS,
@@ -253,6 +254,71 @@ def test_pooling_over_the_cells_themselves_gives_them_back_and_has_gradients():
     generator = torch.Generator().manual_seed(0)
     boxes = random_boxes(2, 3, generator=generator)
     assert torch.autograd.gradcheck(lambda grid: pool_regions(grid, boxes), (grid,))
+
+
+def test_objects_of_a_coarser_grid_are_means_of_its_cells():
+    inputs = {name: tensor for name, tensor in tiny_inputs().items() if not name.startswith("region_")}
+    cells = torch.randn(3, 16, FEATURES, generator=torch.Generator().manual_seed(1))
+    model = tiny_model(object_grid_size=2)
+    coarse = cells.view(3, 2, 2, 2, 2, FEATURES).mean(dim=(2, 4)).flatten(1, 2)
+    ocr = {name: inputs[name] for name in OCR_INPUTS}
+    expected = model.encode_images(region_features=coarse, region_boxes=grid_boxes(2, 2).expand(3, -1, -1), **ocr)
+    pictures = model.encode_images(region_features=cells, **ocr)
+    torch.testing.assert_close(pictures.objects, expected.objects)
+    torch.testing.assert_close(pictures.ocr_tokens, expected.ocr_tokens)
+    # Tokens without features of their own are still read from the fine grid.
+    del ocr["ocr_features"]
+    pooled = model.encode_images(region_features=cells, **ocr).ocr_tokens
+    own = model.encode_images(region_features=cells, ocr_features=pool_regions(cells, ocr["ocr_boxes"]), **ocr)
+    torch.testing.assert_close(pooled, own.ocr_tokens)
+
+
+def test_starting_values_that_a_small_model_needs():
+    published, started = tiny_model(), tiny_model(pointer_gain=3, answer_bias=-4)
+    for layer in ("query", "key"):
+        before, after = (getattr(model.pointer, layer).weight for model in (published, started))
+        torch.testing.assert_close(after, 3 * before)
+    torch.testing.assert_close(started.classifier.bias, published.classifier.bias - 4)
+    torch.testing.assert_close(started.classifier.weight, published.classifier.weight)
+
+
+def test_boxes_are_stretched_about_the_middle():
+    inputs = tiny_inputs()
+    plain, stretched = tiny_model(), tiny_model(box_scale=4)
+    with torch.no_grad():  # the same map of the stretched boxes
+        for embedding in (stretched.model.picture_embedding.objects, stretched.model.picture_embedding.ocr_tokens):
+            embedding.boxes.bias += 0.5 * (4 - 1) * embedding.boxes.weight.sum(dim=1) / 4
+            embedding.boxes.weight /= 4
+    expected = plain(**inputs, previous_ids=torch.ones(3, 1, dtype=torch.long)).logits
+    torch.testing.assert_close(stretched(**inputs, previous_ids=torch.ones(3, 1, dtype=torch.long)).logits, expected)
+    embedded = stretched.model.picture_embedding.objects(inputs["region_features"], inputs["region_boxes"])
+    middle = torch.full_like(inputs["region_boxes"], 0.5)
+    unmoved = tiny_model(box_scale=2).model.picture_embedding.objects(inputs["region_features"], middle)
+    torch.testing.assert_close(
+        tiny_model(box_scale=9).model.picture_embedding.objects(inputs["region_features"], middle), unmoved
+    )
+    assert embedded.shape == (3, OBJECTS, HIDDEN)
+
+
+def test_spelling_of_unknown_words_joins_the_question():
+    inputs, model = tiny_inputs(), tiny_model(question_spellings=True)
+    phoc = torch.zeros(3, 6, PHOC)
+    phoc[0, 2, :3] = 1
+    texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    words, mask = model.model.encode_texts(**texts, question_phoc=phoc)
+    without, _ = model.model.encode_texts(**texts, question_phoc=torch.zeros_like(phoc))
+    plain = tiny_model()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(without, plain.model.encode_texts(**texts)[0])
+    assert (words != without).any(dim=-1).nonzero().tolist() == [[0, 2]]
+    found = model.generate(**inputs, question_phoc=phoc, output_scores=True)
+    scores = model(**inputs, question_phoc=phoc, previous_ids=torch.ones(3, 1, dtype=torch.long)).logits
+    torch.testing.assert_close(found.scores[:, 0], scores[:, 0])
+    for given, message in ((None, "question_phoc is missing"), (phoc[:, :2], r"question_phoc is \(3, 2, 5\)")):
+        with pytest.raises(DataError, match=message):
+            model.model.encode_texts(**texts, question_phoc=given)
+    with pytest.raises(DataError, match="this model reads none"):
+        plain.model.encode_texts(**texts, question_phoc=phoc)
 
 
 def test_grid_gives_the_features_of_objects_and_tokens():

@@ -60,6 +60,17 @@ def test_only_questions_that_can_be_spelled_are_shown_and_a_group_is_about_one_p
         objective_of(settings={"questions_per_image": 3}).train_dataset(0)
 
 
+def test_first_epochs_ask_the_families_that_are_named():
+    settings = {"short_questions_epochs": 2, "first_question_types": ["sign"]}
+    objective = objective_of(settings=settings)
+    for epoch, types in ((0, {"sign"}), (1, {"sign"}), (2, {"sign", "read"})):
+        groups = objective.train_dataset(epoch)
+        asked = {objective.questions["train"].types[row] for group in range(len(groups)) for row in groups[group][1]}
+        assert asked == types
+    # As many short ones as before, where no family is named.
+    assert len(objective_of(settings={"short_questions_epochs": 2}).train_dataset(0)) == 12
+
+
 def test_answers_are_drawn_anew_in_every_epoch_and_whatever_the_batches():
     objective, again = objective_of(), objective_of()
     batches = {}

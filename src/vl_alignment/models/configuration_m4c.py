@@ -27,13 +27,22 @@ class M4CConfig(VisionAlignmentConfig):
         word_vector_size: Width of the OCR tokens' word vectors (FastText: 300); 0 leaves them out.
         phoc_size: Width of the OCR tokens' pyramidal histograms of characters; 0 leaves them out.
         ocr_padding_size: Zeros at the end of the OCR feature, whose weights old checkpoints have.
+        question_spellings: Whether question words that the tokenizer does not know are told by their spelling, as OCR
+            tokens are (`question_phoc`): a question can then name an unseen word in the picture. Published: no.
         normalize_features: Whether each part of a feature is brought to unit L2 norm before the parts are joined.
+        object_grid_size: Where no boxes are given, the grid of features is pooled to so many cells a side, which are
+            the objects; OCR tokens are still pooled from the finer grid. By default each of its cells is an object.
+        box_scale: How much the boxes are stretched about the picture's middle before they are embedded, so that places
+            differ from the start. Published: 1.
         hidden_size: Width d of all entities and decoding steps.
         num_hidden_layers: Layers of the multimodal transformer.
         num_attention_heads: Its heads; the alignment function sits in each of them, of width d / heads. A layer's heads
             share its W.
         intermediate_size: Width of the feed-forward layers.
         pointer_size: Width of the pointer network's query and key.
+        pointer_gain: What the starting weights of the pointer network's query and key are multiplied by. Published: 1.
+        answer_bias: What is added to the starting bias of the vocabulary's scores. Published: 0. Any one answer is
+            rarely right; a small model that has to learn that first makes all questions alike before it reads them.
         num_decoding_steps: Words of an answer at most, its end included.
         copy_words: Whether an answer can copy OCR tokens. Without it the pointer network is ablated: its scores are
             masked out, so that no token is ever chosen, and the loss is of the vocabulary alone.
@@ -62,12 +71,17 @@ class M4CConfig(VisionAlignmentConfig):
     word_vector_size: int = 300
     phoc_size: int = 604
     ocr_padding_size: int = 50
+    question_spellings: bool = False
     normalize_features: bool = True
+    object_grid_size: int | None = None
+    box_scale: float | int = 1.0
     hidden_size: int = 768
     num_hidden_layers: int = 4
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     pointer_size: int = 768
+    pointer_gain: float | int = 1.0
+    answer_bias: float | int = 0.0
     num_decoding_steps: int = 12
     copy_words: bool = True
     object_dropout: float | int = 0.1
@@ -104,6 +118,13 @@ class M4CConfig(VisionAlignmentConfig):
         for name in (*positive, "intermediate_size", "pointer_size", "num_decoding_steps"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.object_grid_size is not None and self.object_grid_size < 1:
+            raise ConfigurationError(f"object_grid_size is {self.object_grid_size}; it must be at least 1, or None")
+        if self.question_spellings and not self.phoc_size:
+            raise ConfigurationError("question_spellings need a phoc_size above 0")
+        for name in ("box_scale", "pointer_gain"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("word_vector_size", "phoc_size", "ocr_padding_size"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0")

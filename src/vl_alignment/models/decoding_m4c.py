@@ -100,8 +100,8 @@ class PointerNetwork(nn.Module):
     def __init__(self, config: M4CConfig) -> None:
         super().__init__()
         self.scale, self.copies = config.pointer_size**-0.5, config.copy_words
-        self.query = UniformLinear(config.hidden_size, config.pointer_size)
-        self.key = UniformLinear(config.hidden_size, config.pointer_size)
+        self.query = UniformLinear(config.hidden_size, config.pointer_size, config.pointer_gain)
+        self.key = UniformLinear(config.hidden_size, config.pointer_size, config.pointer_gain)
 
     def forward(self, steps: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Score.

@@ -86,7 +86,17 @@ class UniformLinear(nn.Linear):
 
     The layer of a box needs that bias: without one the layer normalisation after it could not tell a small box from a
     large one in the same direction.
+
+    Args:
+        in_features: Numbers in.
+        out_features: Numbers out.
+        gain: What the starting weights are multiplied by.
+        offset: What is added to the starting bias.
     """
+
+    def __init__(self, in_features: int, out_features: int, gain: float = 1.0, offset: float = 0.0) -> None:
+        super().__init__(in_features, out_features)
+        self.gain, self.offset = gain, offset
 
 
 # Text
@@ -151,7 +161,7 @@ def build_text_model(text_config: PreTrainedConfig) -> nn.Module:
 
 
 class QuestionEncoder(nn.Module):
-    """Word pieces [B, L] -> question words [B, L, d]."""
+    """Word pieces [B, L], and the spelling of some of their words [B, L, P] -> question words [B, L, d]."""
 
     def __init__(self, config: M4CConfig) -> None:
         super().__init__()
@@ -159,11 +169,25 @@ class QuestionEncoder(nn.Module):
         self.text_model = build_text_model(text_config)
         fits = text_config.hidden_size == config.hidden_size
         self.projection = None if fits else UniformLinear(text_config.hidden_size, config.hidden_size)
+        self.spelling: nn.Linear | None = None
+        if config.question_spellings:
+            self.spelling = nn.Linear(config.phoc_size, config.hidden_size, bias=False)
+            self.spelling_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Encode questions that are padded on the right."""
+    def forward(self, input_ids: Tensor, mask: Tensor, phoc: Tensor | None = None) -> Tensor:
+        """Encode questions that are padded on the right; see `M4CModel.encode_texts`."""
         words = self.text_model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
-        return words if self.projection is None else self.projection(words)
+        words = words if self.projection is None else self.projection(words)
+        if self.spelling is None:
+            if phoc is not None:
+                raise DataError("question_phoc is given, but this model reads none (question_spellings in the config)")
+            return words
+        size = self.spelling.in_features
+        phoc = check_shape("question_phoc", phoc, (*input_ids.shape, size), "[questions, pieces, size]")
+        spelled = phoc.any(dim=-1)  # a few: the others need no product
+        added = torch.zeros_like(words)
+        added[spelled] = self.spelling_norm(self.spelling(F.normalize(phoc[spelled].to(words.dtype), dim=-1)))
+        return words + added
 
 
 # Pictures
@@ -247,6 +271,7 @@ class BoxedEmbedding(nn.Module):
     def __init__(self, config: M4CConfig, feature_size: int, dropout: float) -> None:
         super().__init__()
         self.normalize, self.dropout = config.normalize_features, dropout
+        self.box_scale = config.box_scale
         self.features = UniformLinear(feature_size, config.hidden_size)
         self.feature_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.boxes = UniformLinear(4, config.hidden_size)
@@ -261,6 +286,8 @@ class BoxedEmbedding(nn.Module):
         joined = torch.cat(parts, dim=-1)
         # Columns beyond the parts belong to zeros.
         features = F.linear(joined, self.features.weight[:, : joined.shape[-1]], self.features.bias)
+        if self.box_scale != 1:
+            boxes = 0.5 + self.box_scale * (boxes - 0.5)
         embedded = self.feature_norm(features) + self.box_norm(self.boxes(boxes.to(dtype)))
         return F.dropout(embedded, self.dropout, self.training)
 
@@ -313,6 +340,7 @@ class PictureEmbedding(nn.Module):
     def __init__(self, config: M4CConfig) -> None:
         super().__init__()
         self.sizes = {"word_vectors": config.word_vector_size, "phoc": config.phoc_size}
+        self.object_side = config.object_grid_size
         self.feature_size = config.ocr_feature_size or 0
         self.objects, self.ocr_tokens = ObjectEmbedding(config), OcrEmbedding(config)
 
@@ -324,14 +352,17 @@ class PictureEmbedding(nn.Module):
         Args:
             features: [I, N, F].
             is_grid: Whether they are the cells of a square grid, from which boxes are pooled.
-            boxes: Of the objects [I, O, 4]; by default each cell is an object.
+            boxes: Of the objects [I, O, 4]; by default each cell is an object, or of a coarser grid where the config
+                says so.
             mask: [I, O], true where there is an object.
             ocr: Of the OCR tokens.
         """
         grid, pictures = features if is_grid else None, len(features)
         if boxes is None:
-            side = square_side(features.shape[1])
+            side = self.object_side or square_side(features.shape[1])
             boxes = grid_boxes(side, side).to(features.device).expand(pictures, -1, -1)
+            if side * side != features.shape[1]:
+                features = pool_regions(features, boxes)
         else:
             check_boxes("region_boxes", boxes, pictures)
             if grid is not None:

@@ -71,8 +71,8 @@ class M4CPreTrainedModel(AlignmentPreTrainedModel):
         """The published code's starting values: BERT's in the transformer, torch's own around it."""
         if isinstance(module, UniformLinear):
             bound = module.in_features**-0.5
-            init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
+            init.uniform_(module.weight, -bound * module.gain, bound * module.gain)
+            init.uniform_(module.bias, module.offset - bound, module.offset + bound)
         else:
             super()._init_weights(module)
 
@@ -151,12 +151,16 @@ class M4CModel(M4CPreTrainedModel, VisionAlignmentModel):
             OcrInputs(ocr_boxes, ocr_mask, ocr_word_vectors, ocr_phoc, ocr_features),
         )
 
-    def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode_texts(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, question_phoc: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Encode questions.
 
         Args:
             input_ids: [B, L], padded on the right.
             attention_mask: [B, L], true where there is a word piece; by default where the id is not the padding's.
+            question_phoc: [B, L, phoc_size] where the config says `question_spellings`: the spelling of the word that a
+                piece belongs to, zeros for words that the text encoder knows.
 
         Returns:
             Words [B, L, d] and the mask [B, L].
@@ -173,20 +177,27 @@ class M4CModel(M4CPreTrainedModel, VisionAlignmentModel):
             raise DataError(
                 f"questions of {input_ids.shape[1]} word pieces, the text encoder reads {longest}; truncate them"
             )
-        return self.question_encoder(input_ids, mask), mask
+        return self.question_encoder(input_ids, mask, question_phoc), mask
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor | None = None, **pictures: Tensor | None) -> M4CEntities:
+    def embed(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        question_phoc: Tensor | None = None,
+        **pictures: Tensor | None,
+    ) -> M4CEntities:
         """Make the entities of questions and their pictures.
 
         Args:
             input_ids: [B, L], the questions about the first picture first.
             attention_mask: [B, L].
+            question_phoc: [B, L, phoc_size]; see `encode_texts`.
             pictures: As `encode_images` takes them.
 
         Raises:
             DataError: As of `encode_images` and `encode_texts`, or if the questions are not as many a picture.
         """
-        return self.join(*self.encode_texts(input_ids, attention_mask), self.encode_images(**pictures))
+        return self.join(*self.encode_texts(input_ids, attention_mask, question_phoc), self.encode_images(**pictures))
 
     def join(self, words: Tensor, mask: Tensor, pictures: M4CPictures) -> M4CEntities:
         """Put the words [B, L, d], their mask [B, L] and the pictures that they are about into one sequence each."""
@@ -262,7 +273,7 @@ class M4CModel(M4CPreTrainedModel, VisionAlignmentModel):
             previous_ids: [B, T], the word fed at each step.
             answers: The vectors of the vocabulary [V, d]: the weight of the classifier.
             output_attentions: Whether to return the attention of every layer.
-            pictures: As `encode_images` takes them.
+            pictures: As `encode_images` takes them, and `question_phoc`.
         """
         if previous_ids is None or answers is None:
             raise DataError("give previous_ids and answers; M4CForQuestionAnswering brings the answers along")
@@ -286,7 +297,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
     def __init__(self, config: M4CConfig) -> None:
         super().__init__(config)
         self.model = M4CModel(config)
-        self.classifier = UniformLinear(config.hidden_size, config.num_labels or 0)
+        self.classifier = UniformLinear(config.hidden_size, config.num_labels or 0, offset=config.answer_bias)
         self.pointer = PointerNetwork(config)
         self.post_init()
 
@@ -378,7 +389,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
             length_penalty: With beams: the answer's log-probability is divided by its number of words to this power.
             output_scores: Whether to return the scores of every step.
             ocr_tokens: The OCR tokens of each picture, if the answers shall be returned in words.
-            pictures: As `M4CModel.encode_images` takes them.
+            pictures: As `M4CModel.encode_images` takes them, and `question_phoc`.
 
         Raises:
             ConfigurationError: If there are fewer than one beam or step, or more than the model has.
@@ -411,6 +422,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
         ocr_word_vectors: Tensor | None = None,
         ocr_phoc: Tensor | None = None,
         ocr_features: Tensor | None = None,
+        question_phoc: Tensor | None = None,
         previous_ids: Tensor | None = None,
         labels: Tensor | None = None,
         label_mask: Tensor | None = None,
@@ -431,6 +443,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
             ocr_word_vectors: [I, R, word_vector_size].
             ocr_phoc: [I, R, phoc_size].
             ocr_features: [I, R, F].
+            question_phoc: [B, L, phoc_size]; see `M4CModel.encode_texts`.
             previous_ids: [B, T], the word fed at each step, `ANSWER_BEGIN` first. Without them each step is fed the
                 model's own best word, all `config.num_decoding_steps` of them, as in the published evaluation.
             labels: [B, T, V + R], 1 where a word or token is right.
@@ -446,6 +459,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
         entities = self.model.embed(
             input_ids,
             attention_mask,
+            question_phoc,
             pixel_values=pixel_values,
             grid_features=grid_features,
             region_features=region_features,

@@ -77,6 +77,8 @@ class M4CProcessor(AlignmentProcessor):
         max_ocr_tokens: Tokens of a picture at most; more are kept by confidence.
         max_question_tokens: Pieces of a question at most, its marks included; what is longer is cut.
         spellings: Whether the tokens' PHOC are given; not to a model whose `phoc_size` is 0.
+        question_spellings: Whether the PHOC of question words that the tokenizer does not know are given, to a model
+            with `question_spellings`; the tokenizer is then one of the library's fast ones.
 
     Attributes:
         counts: What had to be mended since the processor was made: `cut_questions`, `empty_tokens` (dropped),
@@ -101,6 +103,7 @@ class M4CProcessor(AlignmentProcessor):
         max_ocr_tokens: int = 50,
         max_question_tokens: int = 20,
         spellings: bool = True,
+        question_spellings: bool = False,
         **kwargs: Any,
     ) -> None:
         if max_ocr_tokens < 1 or max_question_tokens < 3:
@@ -109,7 +112,7 @@ class M4CProcessor(AlignmentProcessor):
                 "least 1 and 3"
             )
         self.max_ocr_tokens, self.max_question_tokens = max_ocr_tokens, max_question_tokens
-        self.spellings = spellings
+        self.spellings, self.question_spellings = spellings, question_spellings
         self.word_vectors = _word_vectors(word_vectors)
         self.counts: Counter[str] = Counter()
         super().__init__(image_processor, tokenizer, **kwargs)
@@ -178,7 +181,8 @@ class M4CProcessor(AlignmentProcessor):
             kwargs: Passed to the image processor.
 
         Returns:
-            input_ids and attention_mask [B, L]; pixel_values [I, 3, H, W], or region_features [I, O, size],
+            input_ids and attention_mask [B, L], and question_phoc [B, L, 604] with `question_spellings`; pixel_values
+            [I, 3, H, W], or region_features [I, O, size],
             region_mask [I, O] and region_boxes [I, O, 4]; of the tokens, padded to the most in a picture, ocr_mask
             [I, R], ocr_boxes [I, R, 4], ocr_word_vectors [I, R, W], ocr_phoc [I, R, 604] and ocr_features. Its
             attribute `ocr_tokens` holds the words of the slots.
@@ -337,7 +341,30 @@ class M4CProcessor(AlignmentProcessor):
         wordless = (~words.any(dim=1)).nonzero().flatten().tolist()
         if wordless:
             raise DataError(f"question {texts[wordless[0]]!r} has no words; leave it out", record=wordless[0])
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        result = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        if self.question_spellings:
+            result["question_phoc"] = torch.zeros(*encoded["input_ids"].shape, PHOC_SIZE)
+            rows, places, words_there = self.unknown_words(texts)
+            result["question_phoc"][rows, places] = phoc(words_there)
+        return result
+
+    def unknown_words(self, texts: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
+        """Find the words that the tokenizer does not know: for each its text, its place among the pieces, and itself.
+
+        Raises:
+            ConfigurationError: If the tokenizer cannot say where its pieces stand.
+        """
+        if not self.tokenizer.is_fast:
+            raise ConfigurationError("question_spellings need a fast tokenizer, which knows where its pieces stand")
+        encoded = self.tokenizer(list(texts), return_offsets_mapping=True)
+        unknown = self.tokenizer.unk_token_id
+        found = [
+            (row, place, texts[row][begin:end])
+            for row, (ids, spans) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+            for place, (piece, (begin, end)) in enumerate(zip(ids, spans, strict=True))
+            if piece == unknown and place < self.max_question_tokens - 1  # the last place is the end's
+        ]
+        return [row for row, _, _ in found], [place for _, place, _ in found], [word for _, _, word in found]
 
     def _same_word_vectors(self, given: WordVectors) -> WordVectors:
         """The given plug-in, if it is that of this processor."""

@@ -48,6 +48,8 @@ class TrainingSettings:
         short_questions_epochs: Epochs at the beginning that ask about each picture only the questions with the shortest
             programs; they have fewer steps than the others.
         short_questions_share: The share of each picture's questions that are asked then.
+        first_question_types: Families of questions that answering by reading asks in these epochs, in place of the
+            shortest: a model learns sooner what the words of a question point at when few families ask for it.
         evaluate_every: Epochs between validations; the last epoch is always validated.
         validation_captions: Captions an image in validation; None takes all.
         evaluation_batch_size: Images, and captions, embedded together when evaluating.
@@ -81,6 +83,7 @@ class TrainingSettings:
     questions_per_image: int = 1
     short_questions_epochs: int = 0
     short_questions_share: float = 0.5
+    first_question_types: tuple[str, ...] = ()
     evaluate_every: int = 1
     validation_captions: int | None = None
     evaluation_batch_size: int = 256
@@ -93,6 +96,7 @@ class TrainingSettings:
         self.trackers = _as_tuple("trackers", self.trackers)
         self.decay_epochs = _as_tuple("decay_epochs", self.decay_epochs)
         self.decay_steps = _as_tuple("decay_steps", self.decay_steps)
+        self.first_question_types = _as_tuple("first_question_types", self.first_question_types)
         for name in _COUNTS:
             _check_integer(name, getattr(self, name), smallest=1)
         for name in _COUNTS_FROM_ZERO:

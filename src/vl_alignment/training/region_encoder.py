@@ -68,7 +68,8 @@ SETTINGS: dict[str, Any] = {
 # What the weights do not depend on: such settings give the same encoder.
 _NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {
     *("epoch_captions", "all_negatives_epochs", "validation_captions"),
-    *("questions_per_image", "short_questions_epochs", "short_questions_share", "text_encoder_factor"),
+    *("questions_per_image", "short_questions_epochs", "short_questions_share", "first_question_types"),
+    "text_encoder_factor",
 }
 # Settings that came later: where they are as before, an encoder that was trained before is still the same.
 _LATER = {"warmup_factor": 0.0, "decay_steps": []}

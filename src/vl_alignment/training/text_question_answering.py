@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from vl_alignment.data.answer_vocabulary import build_answer_vocabulary
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.question_records import QuestionData
-from vl_alignment.data.vocabulary import build_spelling_tokenizer
+from vl_alignment.data.vocabulary import build_spelling_tokenizer, build_word_tokenizer
 from vl_alignment.models.configuration_m4c import M4CConfig
 from vl_alignment.models.embedding_m4c import first_text_layers, load_text_encoder
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
@@ -67,8 +67,8 @@ def train_text_question_run(
         text_encoder: A BERT-like checkpoint, whose first layers and tokenizer read the questions; without one the
             encoder is `model_fields["text_config"]` with fresh weights, over a tokenizer of the training questions.
         text_layers: How many layers of that checkpoint.
-        minimum_count: Without a checkpoint: words rarer than this in the training questions are spelled; see
-            `build_spelling_tokenizer`.
+        minimum_count: Without a checkpoint: words rarer than this in the training questions are spelled, in letters
+            (see `build_spelling_tokenizer`) or beside the pieces (`question_spellings` in `model_fields`).
         answer_words: Size of the answer vocabulary at most, the special words included.
         answer_vocabulary: The answer vocabulary itself, as of `read_answer_vocabulary`; by default the most frequent
             words of the training answers.
@@ -92,8 +92,11 @@ def train_text_question_run(
     """
     check_question_splits(data, dataset_name, test_split)
     train_questions = data.questions["train"]
+    # Rare words are spelled: in letters among the pieces, or beside them where the model takes that.
+    question_spellings = bool(model_fields.get("question_spellings"))
     if text_encoder is None:
-        tokenizer = build_spelling_tokenizer(train_questions["question"], minimum_count)
+        make = build_word_tokenizer if question_spellings else build_spelling_tokenizer
+        tokenizer = make(train_questions["question"], minimum_count)
     else:
         tokenizer = _tokenizer_of(text_encoder)
     given = (answer for answers in train_questions["answers"] for answer in answers)
@@ -105,6 +108,7 @@ def train_text_question_run(
         max_ocr_tokens=max_ocr_tokens,
         max_question_tokens=max_question_tokens,
         spellings=model_fields.get("phoc_size", M4CConfig().phoc_size) > 0,
+        question_spellings=question_spellings,
     )
     text_config = None if text_encoder is None else first_text_layers(text_encoder, text_layers)
     config = _config(model_fields, processor, vocabulary, text_config, region_store, vision_model)

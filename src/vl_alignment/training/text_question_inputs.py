@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import numpy as np
@@ -10,12 +9,38 @@ import torch
 from torch import Tensor
 
 from vl_alignment.models.errors import DataError
+from vl_alignment.models.phoc import PHOC_SIZE, phoc
 from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.training.question_inputs import QuestionGroups, QuestionRows
+from vl_alignment.training.token_rows import TokenRows
 
-__all__ = ["DrawnGroups", "TextInputs", "TextQuestionTable"]
+__all__ = ["DrawnGroups", "SpelledRows", "TextInputs", "TextQuestionTable"]
 
 PICTURES_AT_ONCE = 512
+
+
+class SpelledRows(TokenRows):
+    """Token ids of many questions, and the spelling of the words that the tokenizer does not know.
+
+    Args:
+        texts: The questions.
+        processor: With `question_spellings`.
+    """
+
+    def __init__(self, texts: Sequence[str], processor: M4CProcessor) -> None:
+        super().__init__(texts, processor.tokenizer, processor.max_question_tokens)
+        rows, places, words = processor.unknown_words(texts)
+        different = {word: number for number, word in enumerate(dict.fromkeys(words), start=1)}
+        # The number of the word at each place, 0 where the tokenizer knows it; spellings are kept once a word.
+        self._words = np.zeros((len(self), int(self.lengths.max())), dtype=np.int32)
+        self._words[rows, places] = [different[word] for word in words]
+        self._spellings = torch.cat([torch.zeros(1, PHOC_SIZE), phoc(list(different))]).to(torch.uint8)
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """Return `input_ids`, `attention_mask` [len(rows), longest] and `question_phoc` [len(rows), longest, 604]."""
+        batch = super().batch(rows)
+        words = self._words[rows, : batch["input_ids"].shape[1]]
+        return {**batch, "question_phoc": self._spellings[torch.from_numpy(words).long()].float()}
 
 
 class TextQuestionTable(QuestionRows):
@@ -24,9 +49,8 @@ class TextQuestionTable(QuestionRows):
     Args:
         questions: With the columns of `TEXT_QUESTION_FEATURES`.
         images: With a column `image_id`.
-        tokenizer: As of transformers.
+        processor: Its tokenizer reads the questions, and its limit cuts them.
         name: Of the split, for messages.
-        maximum_length: Tokens of a question at most.
 
     Attributes:
         answers: list [Q] of the answers that people gave; empty where they are not public.
@@ -37,9 +61,11 @@ class TextQuestionTable(QuestionRows):
     """
 
     def __init__(
-        self, questions: datasets.Dataset, images: datasets.Dataset, tokenizer: Any, name: str, maximum_length: int
+        self, questions: datasets.Dataset, images: datasets.Dataset, processor: M4CProcessor, name: str
     ) -> None:
-        super().__init__(questions, images, tokenizer, name, maximum_length)
+        super().__init__(questions, images, processor.tokenizer, name, processor.max_question_tokens)
+        if processor.question_spellings:
+            self.tokens = SpelledRows(self.texts, processor)
         self.answers: list[list[str]] = list(questions["answers"])
         self.hops = np.asarray(list(questions["hops"]), dtype=np.int64)
 

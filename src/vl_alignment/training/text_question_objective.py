@@ -77,11 +77,10 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
         seen_words: Collection[str] | None = None,
     ) -> None:
         self.vocabulary, self.steps, self.copy_words = list(vocabulary), steps, copy_words
-        limit = processor.max_question_tokens
         super().__init__(
             data,
             {
-                name: TextQuestionTable(split, data.images[name], processor.tokenizer, name, limit)
+                name: TextQuestionTable(split, data.images[name], processor, name)
                 for name, split in data.questions.items()
             },
             settings,
@@ -123,11 +122,14 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
 
     def train_dataset(self, epoch: int) -> DrawnGroups:
         """Return the groups of an epoch, of questions with an answer that can be spelled, and a spelling of each."""
-        targets = self.targets("train")
+        targets, settings = self.targets("train"), self.settings
         rows = range(len(targets))
         # Drawn anew in every epoch, whatever the batches: alike after a resume and on several processes.
-        drawn = targets.draw(rows, np.random.default_rng([self.settings.seed, epoch, 4]))
-        return DrawnGroups(self.groups(epoch, np.array([bool(targets.sequences(row)) for row in rows])), drawn)
+        drawn = targets.draw(rows, np.random.default_rng([settings.seed, epoch, 4]))
+        allowed = np.array([bool(targets.sequences(row)) for row in rows])
+        if epoch < settings.short_questions_epochs and settings.first_question_types:
+            allowed &= np.isin(self.questions["train"].types, settings.first_question_types)
+        return DrawnGroups(self.groups(epoch, allowed), drawn)
 
     def collate(self, examples: list[tuple[int, np.ndarray, np.ndarray]]) -> dict[str, Any]:
         """Return the model's arguments for groups (image, question rows, what they drew), and question ids as "ids"."""
