@@ -1,6 +1,7 @@
 """Answering by reading at the command line: on blocks with words, from scenes to pictures, and on published data."""
 
 import json
+import re
 
 import datasets
 import pytest
@@ -159,9 +160,11 @@ def test_predict_reads_the_picture_and_prints_words_below_their_question(copying
     assert cli.main(["predict", str(copying), *command]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(folder / "0.png") and lines[2] == "  what is written?" and len(lines) == 8
-    found = lines[1].removeprefix("  words in the picture: ").split()
-    assert {word.lower() for word in found} & {word.lower() for word in given[0]["tokens"]}
-    assert all(": OCR token" in line and " at [0." in line for line in lines[4:])
+    found = dict(token.split(" ") for token in lines[1].removeprefix("  words in the picture: ").split(", "))
+    assert {word.lower() for word in found.values()} & {word.lower() for word in given[0]["tokens"]}
+    for line in lines[4:]:
+        word, number = re.fullmatch(r"      (\S+): OCR token (\d+) at \[0\.[0-9., ]+\]", line).groups()
+        assert found[number] == word
     Image.new("RGB", (256, 256)).save(tmp_path / "empty.png")
     nothing = ["--images", str(tmp_path / "empty.png"), "--question", "what is written?"]
     assert cli.main(["predict", str(trained), *nothing]) == 0

@@ -233,7 +233,8 @@ def _print_prediction(row: dict[str, Any]) -> None:
     for match in row.get("captions", ()):
         print(f"  {match['score']:+.4f}  {match['text']}")
     if "tokens" in row:
-        print(f"  words in the picture: {' '.join(token['word'] for token in row['tokens']) or 'none'}")
+        numbered = ", ".join(f"{token['token']} {token['word']}" for token in row["tokens"])
+        print(f"  words in the picture: {numbered or 'none'}")
     for asked in row.get("questions", ()):
         print(f"  {asked['question']}")
         for best in asked.get("answers", ()):
