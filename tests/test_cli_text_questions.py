@@ -16,9 +16,9 @@ from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering
 from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.training.preparation import cache_folder
 
-SIZES = {"train": 12, "validation": 4, "test": 4}
+SIZES = {"train": 16, "validation": 4, "test": 4}
 SMALL = ["--sizes", *(f"{split}={size}" for split, size in SIZES.items())]
-TRAINING = ["--epochs", "1", "--batch-size", "8", "--questions-per-image", "3", "--decay-epochs", *SMALL]
+TRAINING = ["--epochs", "1", "--batch-size", "8", "--questions-per-image", "1", "--decay-epochs", *SMALL]
 RUN = "m4c-blocks_text-general_query-seed0"
 
 
@@ -204,7 +204,7 @@ def test_dry_run_prints_the_plan(tmp_path, capsys):
     command = ["compare", "--task", "textvqa", "--dry-run", "--output", str(tmp_path), "--seeds", "0", *SMALL]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
-    assert "would train scaled_dot, seed 0" in printed and "train: 12 pictures, 72 questions" in printed
+    assert "would train scaled_dot, seed 0" in printed and "train: 16 pictures, 96 questions" in printed
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ PRESETS = {
     "train_mac": ["blocks-vqa", "clevr"],
     "train_m4c": ["blocks-text", "textvqa"],
 }
-TINY = ["--sizes", "train=12", "validation=6", "test=6", "--epochs", "1", "--batch-size", "4", "--cpu"]
+TINY = ["--sizes", "train=16", "validation=6", "test=6", "--epochs", "1", "--batch-size", "4", "--cpu"]
 
 
 @pytest.fixture(params=sorted(PRESETS))

@@ -12,6 +12,7 @@ from ..data.text_question_records import TextColumns
 from ..data.text_recognition import RecognizedText, build_text_reader
 from ..models.decoding_m4c import AnswerWord
 from ..models.errors import DataError
+from ..models.phoc import phoc
 from ..training.evaluation import load_model
 from .attention_pictures import model_reading_png
 from .prediction import image_inputs, read_picture, unknown_words
@@ -71,7 +72,7 @@ def predict_read_answers(
     inputs = {**seen, **read}
     encoded = processor(text=[question for _ in pictures for question in questions])
     answers = model.generate(**encoded, **inputs, ocr_tokens=tokens).answers
-    unknown = {question: unknown_words(processor.tokenizer, question) for question in questions}
+    unknown = {question: _unreadable_words(processor, question) for question in questions}
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(images):
         boxes = read["ocr_boxes"][number].tolist()
@@ -122,6 +123,12 @@ def read_given_text(path: str | Path) -> list[RecognizedText]:
         RecognizedText(tokens, np.asarray(boxes, dtype=np.float32).reshape(-1, 4), np.asarray(sure, dtype=np.float32))
         for tokens, boxes, sure in zip(*columns, strict=True)
     ]
+
+
+def _unreadable_words(processor: Any, question: str) -> list[str]:
+    """The words of a question that the model reads as unknown, and that it is not told by their spelling either."""
+    unknown = unknown_words(processor.tokenizer, question)
+    return [word for word in unknown if not (processor.question_spellings and phoc([word]).any())]
 
 
 def _described(word: AnswerWord) -> dict[str, Any]:

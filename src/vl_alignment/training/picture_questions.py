@@ -89,8 +89,8 @@ class PictureQuestionObjective(Generic[Table]):
         groups = self._table("train").groups(size, draw, allowed)
         if not len(groups):
             raise DataError(
-                f"No picture has {size} training questions in epoch {epoch + 1}; lower questions_per_image or raise "
-                "short_questions_share."
+                f"No picture has {size} training questions in epoch {epoch + 1}; lower questions_per_image, or let the "
+                "first epochs ask more (short_questions_share, first_question_types)."
             )
         return groups
 
