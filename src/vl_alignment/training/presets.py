@@ -219,7 +219,7 @@ PRESETS: dict[str, Preset] = {
             "box_scale": 4.0,
             # A question's quoted words are told as the picture's are.
             "question_spellings": True,
-            # The loss of 44 answers, nearly all of them wrong, makes all questions alike before one is read, unless
+            # The loss of 40 answers, nearly all of them wrong, makes all questions alike before one is read, unless
             # the answers' scores start low; and weights of 0.02 are made for layers six times as wide.
             "answer_bias": -4.0,
             "pointer_gain": 2.0,
