@@ -17,14 +17,21 @@ class Blocked(importlib.abc.MetaPathFinder):
 
 
 def inputs_of(model, processor, given):
-    """The inputs that a processor makes of two texts and of features or pictures."""
+    """The inputs that a processor makes of two texts and of features or pictures, or of texts alone and noise."""
     settings = {"text": ["a dog runs", "two dogs"]}
+    if model.config.model_type == "attngan":
+        return {**processor(**settings), "noise": given["noise"], "conditioning_noise": given["conditioning_noise"]}
     if model.config.model_type == "m4c":
         settings["ocr_tokens"] = [["STOP", "exit"], ["7up"]]
         settings["ocr_boxes"] = [[[0.1, 0.1, 0.4, 0.2], [0.5, 0.5, 1, 1]], [[0.2, 0.3, 0.9, 0.5]]]
     if model.config.vision_config is None:
         return processor(**settings, region_features=list(given["features"]))
     return processor(**settings, images=[array.numpy() for array in given["pictures"]])
+
+
+def scores_in(output):
+    """The field of a model's output that is compared."""
+    return next(output[name] for name in ("logits_per_image", "logits", "images") if name in output)
 
 
 def scores_of(folder):
@@ -40,7 +47,7 @@ def scores_of(folder):
     inputs = inputs_of(model, processor, load_file(sys.argv[1]))
     with torch.no_grad():
         output = model(**inputs)
-    return output.logits_per_image if "logits_per_image" in output else output.logits, model, processor
+    return scores_in(output), model, processor
 
 
 def main():

@@ -18,6 +18,11 @@ from transformers import AutoModel, AutoProcessor, ResNetConfig
 import vl_alignment.models
 from vl_alignment.data.vocabulary import build_word_tokenizer
 from vl_alignment.models import (
+    AttnGanConfig,
+    AttnGanForTextToImageGeneration,
+    AttnGanProcessor,
+    DamsmConfig,
+    DamsmModel,
     MacConfig,
     MacForQuestionAnswering,
     MacModel,
@@ -34,8 +39,8 @@ from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering, M4CModel
 from vl_alignment.models.phoc import PHOC_SIZE
 from vl_alignment.models.processing_m4c import M4CProcessor
 
-from . import m4c_model, mac_model, scan_model
-from .load_remote_code import inputs_of
+from . import attngan_model, damsm_model, m4c_model, mac_model, scan_model
+from .load_remote_code import inputs_of, scores_in
 
 MODELS = Path(vl_alignment.models.__file__).parent
 TEXTS = ["a dog runs", "two dogs"]
@@ -93,6 +98,26 @@ FAMILIES = {
         regions=9,
         processor_fields={"word_vectors": HashedWordVectors(7)},
     ),
+    "damsm": Family(
+        *(damsm_model.tiny_model, DamsmModel, DamsmModel, DamsmConfig, AttnGanProcessor),
+        frozenset({f"{role}_damsm.py" for role in ("configuration", "matching", "modeling", "text_encoder")})
+        | {"bidirectional_lstm.py", "inception_v3.py", "processing_attngan.py"},
+        side=damsm_model.SIDE,
+        regions=damsm_model.CELLS,
+    ),
+    "attngan": Family(
+        *(attngan_model.tiny_model, AttnGanForTextToImageGeneration, AttnGanForTextToImageGeneration),
+        *(AttnGanConfig, AttnGanProcessor),
+        frozenset(
+            {
+                f"{role}_attngan.py"
+                for role in ("attention", "configuration", "discriminators", "generator", "modeling", "processing")
+            }
+        )
+        | {"bidirectional_lstm.py", "text_encoder_damsm.py"},
+        side=attngan_model.SIZE,
+        regions=1,
+    ),
 }
 
 
@@ -141,6 +166,8 @@ def save_repository(family, folder, **fields):
                 "pixels": {"alignment_function": "biased_general_query", "vision_config": BACKBONE},
             },
         ),
+        ("damsm", {"pixels": {"alignment_function": "additive", "recurrence": "gru"}}),
+        ("attngan", {"captions": {"alignment_function": "additive"}, "released": {"released_layout": True}}),
     ],
 )
 def test_repositories_load_where_the_package_is_not_installed(name, repositories, registered, tmp_path):
@@ -148,6 +175,8 @@ def test_repositories_load_where_the_package_is_not_installed(name, repositories
     given = {
         "features": torch.randn(2, family.regions, 6),
         "pictures": torch.randint(0, 256, (2, 20, 30, 3), dtype=torch.uint8),
+        "noise": torch.randn(2, attngan_model.NOISE),
+        "conditioning_noise": torch.randn(2, attngan_model.CONDITION),
     }
     save_file(given, tmp_path / "given.safetensors")
     expected = {}
@@ -157,7 +186,7 @@ def test_repositories_load_where_the_package_is_not_installed(name, repositories
         inputs = inputs_of(model, processor, given)
         with torch.no_grad():
             output = model(**inputs)
-        expected[kind] = output.logits_per_image if name == "scan" else output.logits
+        expected[kind] = scores_in(output)
 
         assert {path.name for path in folder.glob("*.py")} == SHARED_FILES | family.files
         auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
