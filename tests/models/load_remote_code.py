@@ -47,6 +47,9 @@ def scores_of(folder):
     inputs = inputs_of(model, processor, load_file(sys.argv[1]))
     with torch.no_grad():
         output = model(**inputs)
+    if model.config.model_type == "attngan":  # the processor beside the weights reads what is given as strings
+        read = model.generate("a dog runs", seed=0).input_ids
+        assert torch.equal(read, processor(text=["a dog runs"])["input_ids"])
     return scores_in(output), model, processor
 
 
