@@ -152,6 +152,14 @@ def test_a_subclass_that_changes_keys_or_terms_is_not_taken_for_linear(override)
     assert (module.compose_key(torch.eye(D), torch.zeros(D)) is None) == (override == "transform_key")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_zeros_have_finite_scores_in_every_precision(name, dtype):
+    function = build_alignment_function(name, 4).to(dtype)
+    query, key = torch.zeros(2, 4, dtype=dtype), torch.zeros(3, 4, dtype=dtype)
+    assert function(query, key).isfinite().all()
+
+
 @pytest.mark.parametrize("name", BILINEAR)
 def test_exchanged_sides(name):
     exchanged, original = build_alignment_function(name, D, exchange_sides=True).double(), function(name)

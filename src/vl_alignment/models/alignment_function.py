@@ -131,7 +131,10 @@ class AlignmentFunction(nn.Module):
     def _transform(self, side: Tensor, name: str) -> Tensor:
         if self.specification.transforms == name:
             side = _linear(side, self.weight, self.bias)  # type: ignore[arg-type]
-        return F.normalize(side, dim=-1) if self.specification.normalized else side
+        if not self.specification.normalized:
+            return side
+        # Half precision rounds torch's 1e-12 to zero, and zeros, as padding has them, would become NaN.
+        return F.normalize(side, dim=-1, eps=max(1e-12, torch.finfo(side.dtype).tiny))
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Score sides that are already transformed: [..., nQ, d], [..., nK, d] -> [..., nQ, nK]."""

@@ -60,8 +60,6 @@ class WordAttention(nn.Module):
         weights = None
         if self.alignment.is_bilinear and not output_attentions:
             query, transformed, scale = self.alignment.factors(query, key)
-            # Words that nobody sees are zeros, which a normalising function in half precision divides by zero.
-            transformed = transformed.masked_fill(~seen.any(dim=1).unsqueeze(-1), 0.0)
             context = _fused(query, transformed, key, seen, scale)
         else:
             scores = self.alignment(query, key).masked_fill(~seen, -torch.inf)  # after the activation, if any

@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 from .attention_m4c import M4CCache, key_mask
 from .configuration_m4c import ANSWER_BEGIN, ANSWER_END, ANSWER_PADDING, M4CConfig
 from .embedding_m4c import M4CEntities, UniformLinear
-from .errors import DataError
+from .errors import ConfigurationError, DataError
 
 __all__ = [
     "AnswerWord",
@@ -23,6 +23,7 @@ __all__ = [
     "as_float",
     "beam_search",
     "greedy_search",
+    "search",
     "spell_answers",
 ]
 
@@ -155,6 +156,29 @@ class CachedDecoder:
     def reorder(self, rows: Tensor) -> None:
         """Let beam i go on from beam rows[i] of the same question."""
         self.cache.reorder(rows)
+
+
+def search(
+    model: Any,
+    entities: M4CEntities,
+    num_beams: int,
+    max_new_tokens: int | None,
+    length_penalty: float,
+    output_scores: bool,
+    stop_at_end: bool,
+) -> M4CAnswers:
+    """Find the answers of an `M4CForQuestionAnswering`, greedily or with beams; see its `decode`."""
+    most, words = model.config.num_decoding_steps, len(model.classifier.weight)
+    steps = most if max_new_tokens is None else max_new_tokens
+    if not 1 <= steps <= most:
+        raise ConfigurationError(f"max_new_tokens is {steps}; this model decodes 1 to {most} words")
+    if not 1 <= num_beams <= words:
+        raise ConfigurationError(f"num_beams is {num_beams}; it must be 1 to the {words} words of the vocabulary")
+    decoder = CachedDecoder(model, entities, steps)
+    begin = torch.full((len(entities.states),), ANSWER_BEGIN, device=entities.states.device)
+    if num_beams == 1:
+        return greedy_search(decoder, begin, steps, output_scores, stop_at_end)
+    return beam_search(decoder, begin, steps, num_beams, length_penalty, output_scores)
 
 
 def greedy_search(

@@ -13,16 +13,7 @@ from transformers.utils import ModelOutput
 from .attention_m4c import M4CTransformer, prefix_mask
 from .checked_inputs import check_regions, check_words, word_mask
 from .configuration_m4c import ANSWER_BEGIN, M4CConfig
-from .decoding_m4c import (
-    CachedDecoder,
-    M4CAnswer,
-    M4CAnswers,
-    PointerNetwork,
-    as_float,
-    beam_search,
-    greedy_search,
-    spell_answers,
-)
+from .decoding_m4c import M4CAnswer, M4CAnswers, PointerNetwork, as_float, search, spell_answers
 from .embedding_m4c import (
     M4CEntities,
     M4CPictures,
@@ -35,7 +26,7 @@ from .embedding_m4c import (
     first_text_layers,
     load_text_encoder,
 )
-from .errors import ConfigurationError, DataError
+from .errors import DataError
 from .modeling_base import AlignmentPreTrainedModel, VisionAlignmentModel
 
 __all__ = ["M4CForQuestionAnswering", "M4CModel", "M4COutput", "M4CPreTrainedModel"]
@@ -353,19 +344,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
         Raises:
             ConfigurationError: As of `generate`.
         """
-        most = self.config.num_decoding_steps
-        steps = most if max_new_tokens is None else max_new_tokens
-        if not 1 <= steps <= most:
-            raise ConfigurationError(f"max_new_tokens is {steps}; this model decodes 1 to {most} words")
-        if not 1 <= num_beams <= len(self.classifier.weight):
-            raise ConfigurationError(
-                f"num_beams is {num_beams}; it must be 1 to the {len(self.classifier.weight)} words of the vocabulary"
-            )
-        decoder = CachedDecoder(self, entities, steps)
-        begin = torch.full((len(entities.states),), ANSWER_BEGIN, device=entities.states.device)
-        if num_beams == 1:
-            return greedy_search(decoder, begin, steps, output_scores, stop_at_end)
-        return beam_search(decoder, begin, steps, num_beams, length_penalty, output_scores)
+        return search(self, entities, num_beams, max_new_tokens, length_penalty, output_scores, stop_at_end)
 
     @torch.no_grad()
     def generate(
