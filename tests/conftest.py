@@ -25,6 +25,7 @@ if OWNS_CACHE:
 
 import random  # noqa: E402
 
+import datasets  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -52,6 +53,14 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_bars_on_stderr():
+    """Bars of `datasets` do not stand among the lines that a command prints."""
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
 
 
 def root_or_skip(variable: str, default: str) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 
-import datasets
 import pytest
 from PIL import Image
 from tests.clevr_folder import IMAGE_SIZE, QUESTIONS, write_clevr, write_mac, write_resnet
@@ -11,18 +10,14 @@ from vl_alignment import cli
 from vl_alignment.data.blocks import load_blocks
 from vl_alignment.training.presets import get_preset
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is not all of CLEVR")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is not all of CLEVR"),
+    pytest.mark.usefixtures("no_bars_on_stderr"),
+]
 
 SIZES = {"train": 12, "validation": 6, "test": 6}
 SMALL = ["--sizes", *(f"{split}={size}" for split, size in SIZES.items())]
 TRAINING = ["--epochs", "1", "--batch-size", "4", "--questions-per-image", "10", "--decay-epochs", *SMALL]
-
-
-@pytest.fixture(autouse=True)
-def no_bars_on_stderr():
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
 
 
 @pytest.fixture(scope="module")

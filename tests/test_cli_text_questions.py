@@ -3,7 +3,6 @@
 import json
 import re
 
-import datasets
 import pytest
 import torch
 from PIL import Image
@@ -16,17 +15,12 @@ from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering
 from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.training.preparation import cache_folder
 
+pytestmark = pytest.mark.usefixtures("no_bars_on_stderr")
+
 SIZES = {"train": 16, "validation": 4, "test": 4}
 SMALL = ["--sizes", *(f"{split}={size}" for split, size in SIZES.items())]
 TRAINING = ["--epochs", "1", "--batch-size", "8", "--questions-per-image", "1", "--decay-epochs", *SMALL]
 RUN = "m4c-blocks_text-general_query-seed0"
-
-
-@pytest.fixture(autouse=True)
-def no_bars_on_stderr():
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
 
 
 @pytest.fixture(scope="module")

@@ -110,11 +110,10 @@ def _prepared(parsed: argparse.Namespace) -> Any:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from .analysis.comparison import check_comparable, compare, planned_runs, write_comparison
+    from .analysis.comparison import compare, planned_runs, write_comparison
     from .training.presets import get_preset
 
     task = _settle(parsed)
-    check_comparable(task)
     seeds = parsed.seeds if parsed.seeds is not None else get_preset(parsed.preset)["data"]["seeds"]
     runs = planned_runs(parsed.functions, seeds, task)
     study = _prepared(parsed)

@@ -15,7 +15,7 @@ from .report import write_report
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
 
-__all__ = ["check_comparable", "compare", "planned_runs", "write_comparison"]
+__all__ = ["compare", "planned_runs", "write_comparison"]
 
 
 _CONTROLS: dict[str, Callable[..., list[dict[str, Any]]]] = {
@@ -44,12 +44,6 @@ def planned_runs(
     if not names or not seeds or len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
         raise ConfigurationError("name every function and every seed once, and at least one of each")
     return [(seed, name) for seed in seeds for name in names]
-
-
-def check_comparable(task: str) -> None:
-    """Raise a `ConfigurationError` for a task whose runs can be trained but have no tables and controls."""
-    if task not in _CONTROLS:
-        raise ConfigurationError(f"there is no comparison of {task} runs; make single ones with `vl-alignment train`")
 
 
 def compare(

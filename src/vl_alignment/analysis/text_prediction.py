@@ -13,6 +13,7 @@ from ..data.text_recognition import RecognizedText, build_text_reader
 from ..models.decoding_m4c import AnswerWord
 from ..models.errors import DataError
 from ..models.phoc import phoc
+from ..training.data_options import READER
 from ..training.evaluation import load_model
 from .attention_pictures import model_reading_png
 from .prediction import image_inputs, read_picture, unknown_words
@@ -29,7 +30,7 @@ def predict_read_answers(
     questions: Sequence[str],
     *,
     texts: Sequence[RecognizedText] | None = None,
-    reader: str = "rapidocr",
+    reader: str = READER,
     word_vectors: Any = None,
     extractor: str | None = None,
     extractor_options: Mapping[str, Any] | None = None,
