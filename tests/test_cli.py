@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from vl_alignment import cli
-from vl_alignment.analysis import comparison
 from vl_alignment.data.blocks import load_blocks
 
 SIZES = {"train": 16, "validation": 12, "test": 12}
@@ -126,9 +125,3 @@ def test_interrupted_comparison_goes_on(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error.decode()[-500:]
     assert list((tmp_path / "scan-blocks-general_key-seed0" / "checkpoints").glob("epoch-*"))
-
-
-def test_compare_names_a_task_that_has_no_comparison(monkeypatch, capsys):
-    monkeypatch.delitem(comparison._CONTROLS, "retrieval")
-    assert cli.main(["compare"]) == 2
-    assert "vl-alignment train" in one_line(capsys)
