@@ -9,7 +9,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from vl_alignment.models.errors import ConfigurationError
 
-__all__ = ["TrainingSettings"]
+__all__ = ["TrainingSettings", "as_tuple", "check_integer", "check_positive"]
 
 PRECISIONS = ("no", "bf16", "fp16")
 DEVICES = ("auto", "cpu")
@@ -93,32 +93,32 @@ class TrainingSettings:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        self.trackers = _as_tuple("trackers", self.trackers)
-        self.decay_epochs = _as_tuple("decay_epochs", self.decay_epochs)
-        self.decay_steps = _as_tuple("decay_steps", self.decay_steps)
-        self.first_question_types = _as_tuple("first_question_types", self.first_question_types)
+        self.trackers = as_tuple("trackers", self.trackers)
+        self.decay_epochs = as_tuple("decay_epochs", self.decay_epochs)
+        self.decay_steps = as_tuple("decay_steps", self.decay_steps)
+        self.first_question_types = as_tuple("first_question_types", self.first_question_types)
         for name in _COUNTS:
-            _check_integer(name, getattr(self, name), smallest=1)
+            check_integer(name, getattr(self, name), smallest=1)
         for name in _COUNTS_FROM_ZERO:
-            _check_integer(name, getattr(self, name), smallest=0)
+            check_integer(name, getattr(self, name), smallest=0)
         if self.validation_captions is not None:
-            _check_integer("validation_captions", self.validation_captions, smallest=1)
+            check_integer("validation_captions", self.validation_captions, smallest=1)
         for name in ("decay_epochs", "decay_steps"):
             values = getattr(self, name)
             for value in values:
-                _check_integer(name, value, smallest=1)
+                check_integer(name, value, smallest=1)
             if list(values) != sorted(set(values)):
                 raise ConfigurationError(f"{name}={values} must rise from one number to the next.")
         for name in ("learning_rate", "decay_factor", "text_encoder_factor"):
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         if self.warmup_factor != 0:
-            _check_positive("warmup_factor", self.warmup_factor, below=1.0)
-        _check_positive("short_questions_share", self.short_questions_share, below=1.0)
+            check_positive("warmup_factor", self.warmup_factor, below=1.0)
+        check_positive("short_questions_share", self.short_questions_share, below=1.0)
         if self.gradient_clipping is not None:
-            _check_positive("gradient_clipping", self.gradient_clipping)
+            check_positive("gradient_clipping", self.gradient_clipping)
         for name in ("plateau_factor", "ema_decay"):
             if (value := getattr(self, name)) is not None:
-                _check_positive(name, value, below=1.0)
+                check_positive(name, value, below=1.0)
         for tracker in self.trackers:
             _check_choice("trackers", tracker, TRACKERS)
         _check_choice("precision", self.precision, PRECISIONS)
@@ -156,18 +156,25 @@ _COUNTS = (
 _COUNTS_FROM_ZERO = ("warmup_steps", "seed", "all_negatives_epochs", "short_questions_epochs", "num_workers")
 
 
-def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+def as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    """Return a list's values.
+
+    Raises:
+        ConfigurationError: The setting `name` is no list.
+    """
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         raise ConfigurationError(f"{name}={value!r} must be a list.")
     return tuple(value)
 
 
-def _check_integer(name: str, value: Any, *, smallest: int) -> None:
+def check_integer(name: str, value: Any, *, smallest: int) -> None:
+    """Raise `ConfigurationError` where the setting `name` is no whole number of at least `smallest`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise ConfigurationError(f"{name}={value!r} must be a whole number of at least {smallest}.")
 
 
-def _check_positive(name: str, value: Any, *, below: float = math.inf) -> None:
+def check_positive(name: str, value: Any, *, below: float = math.inf) -> None:
+    """Raise `ConfigurationError` where the setting `name` is no number above 0 and below `below`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < below):
         limit = "" if below == math.inf else f" below {below:g}"
         raise ConfigurationError(f"{name}={value!r} must be a positive number{limit}.")
