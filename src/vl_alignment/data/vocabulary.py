@@ -16,7 +16,9 @@ CONTINUATION = "##"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-def build_word_tokenizer(texts: Iterable[str], minimum_count: int = 4) -> PreTrainedTokenizerFast:
+def build_word_tokenizer(
+    texts: Iterable[str], minimum_count: int = 4, *, marks: bool = True
+) -> PreTrainedTokenizerFast:
     """Build a tokenizer whose types are the words of the texts.
 
     Text is lower-cased and split at white space and punctuation, which is dropped; each text is put between `<start>`
@@ -26,6 +28,7 @@ def build_word_tokenizer(texts: Iterable[str], minimum_count: int = 4) -> PreTra
     Args:
         texts: The training texts.
         minimum_count: Rarer words become `<unk>` (SCAN: 4).
+        marks: Whether each text is put between `<start>` and `<end>`; DAMSM reads words alone.
 
     Returns:
         A tokenizer that pads on the right, with `save_pretrained` and everything else of transformers.
@@ -38,7 +41,7 @@ def build_word_tokenizer(texts: Iterable[str], minimum_count: int = 4) -> PreTra
     if not words:
         raise DataError(f"no word occurs {minimum_count} times in the texts; lower minimum_count or give more texts")
     vocabulary = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *words])}
-    return _finished(Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>")), normalizer)
+    return _finished(Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>")), normalizer, marks)
 
 
 def build_spelling_tokenizer(texts: Iterable[str], minimum_count: int = 100) -> PreTrainedTokenizerFast:
@@ -91,13 +94,14 @@ def _frequent_words(texts: Iterable[str], normalizer: normalizers.Normalizer, mi
     return sorted((word for word, count in counts.items() if count >= minimum_count), key=lambda w: (-counts[w], w))
 
 
-def _finished(tokenizer: Tokenizer, normalizer: normalizers.Normalizer) -> PreTrainedTokenizerFast:
+def _finished(tokenizer: Tokenizer, normalizer: normalizers.Normalizer, marks: bool = True) -> PreTrainedTokenizerFast:
     """Add what is the same for all: how text is split, the marks of its begin and end, and the habits of padding."""
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = _splitter()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
-    )
+    if marks:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
