@@ -97,3 +97,14 @@ def test_the_environment_moves_the_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("VL_ALIGNMENT_CACHE", str(tmp_path))
     load_blocks(train=1, validation=0, test=0, image_size=32)
     assert list((tmp_path / "datasets" / "blocks").iterdir())
+
+
+def test_descriptions_are_a_setting_of_their_own(cache_dir: str) -> None:
+    few = {"train": 3, "validation": 0, "test": 0, "image_size": 32, "minimum_objects": 1, "maximum_objects": 3}
+    described = load_blocks(**few, descriptions=True, cache_dir=cache_dir)["train"]
+    partly = load_blocks(**{**few, "minimum_objects": 2}, cache_dir=cache_dir)["train"]
+    assert described["captions"][:] != partly["captions"][:]
+    with pytest.raises(ConfigurationError, match="minimum_objects=1, .*need 2 <= minimum"):
+        load_blocks(**few, cache_dir=cache_dir)
+    with pytest.raises(ConfigurationError, match="maximum_objects=4: descriptions name all objects of a scene, 3 at"):
+        load_blocks(**{**few, "maximum_objects": 4}, descriptions=True, cache_dir=cache_dir)

@@ -4,13 +4,15 @@ from itertools import product
 
 import pytest
 
-from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions
+from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions, make_descriptions
 from vl_alignment.data.blocks.phrases import SYNONYMS, TEMPLATES
 from vl_alignment.data.blocks.scene import make_scene
 from vl_alignment.models.errors import ConfigurationError
 
 SCENES = [make_scene(3, "train", index) for index in range(120)]
 CAPTIONED = [(scene, make_captions(scene)) for scene in SCENES]
+FEW = [make_scene(3, "train", index, minimum_objects=1, maximum_objects=3) for index in range(120)]
+DESCRIBED = [(scene, make_descriptions(scene)) for scene in FEW]
 
 
 def test_captions_are_true_and_never_name_all_objects() -> None:
@@ -30,7 +32,8 @@ def test_captions_are_the_same_every_time_and_differ_between_scenes() -> None:
 
 def test_every_kind_of_caption_occurs_and_most_name_several_objects() -> None:
     kinds = Counter(caption.kind for _, captions in CAPTIONED for caption in captions)
-    assert set(kinds) == set(TEMPLATES)
+    of_all = Counter(caption.kind for _, captions in DESCRIBED for caption in captions)
+    assert set(kinds) | set(of_all) == set(TEMPLATES) and set(of_all) - set(kinds) == {"alone", "all_three"}
     several = [len(caption.named_objects) > 1 for _, captions in CAPTIONED for caption in captions]
     assert sum(several) > 0.75 * len(several)
 
@@ -39,7 +42,7 @@ def test_texts_say_what_the_structure_says_and_no_attribute_more() -> None:
     values = {value for scene in SCENES for item in scene.objects for value in (item.color, item.shape, item.size)}
     names = {name: value for value in values | {"metal", "rubber"} for name in SYNONYMS.get(value, (value,))}
     names |= {"boxes": "cube"} | {name + "s": value for name, value in names.items()}
-    for _, captions in CAPTIONED:
+    for _, captions in CAPTIONED + DESCRIBED:
         for caption in captions:
             words = caption.text.lower().replace(",", " ").replace(".", " ").replace(":", " ").replace(";", " ").split()
             said = Counter(names[word] for word in words if word in names)
@@ -114,3 +117,41 @@ def test_scenes_of_two_objects_are_captioned_by_one() -> None:
 def test_too_many_captions_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="different captions"):
         make_captions(make_scene(0, "train", 0, minimum_objects=2, maximum_objects=2), count=400)
+
+
+def test_descriptions_are_true_and_name_all_objects() -> None:
+    assert {len(scene.objects) for scene in FEW} == {1, 2, 3}
+    for scene, captions in DESCRIBED:
+        assert len({caption.text for caption in captions}) == 5
+        for caption in captions:
+            assert caption_holds(caption, scene, names_all=True), (scene.image_id, caption)
+            assert all({"shape", "color"} <= set(mention.attributes) for mention in caption.mentions)
+            assert len(scene.objects) > 1 or len(caption.mentions[0].attributes) == 4
+    told = [len(mention.attributes) for _, captions in DESCRIBED for each in captions for mention in each.mentions]
+    assert 3.6 < sum(told) / len(told) < 3.8
+    scene, captions = DESCRIBED[9]
+    assert make_descriptions(scene) == captions
+
+
+def test_objects_alike_in_everything_are_counted() -> None:
+    first, second = next(scene for scene in FEW if len(scene.objects) == 2).objects
+    alike = replace(second, **{name: getattr(first, name) for name in ("shape", "color", "material", "size")})
+    pair = replace(FEW[0], objects=(first, alike))
+    assert {caption.kind for caption in make_descriptions(pair)} == {"count"}
+    other = next(scene for scene in FEW if len(scene.objects) == 3).objects[2]
+    for objects in ((first, alike, other), (first, alike, first)):
+        captions = make_descriptions(replace(FEW[0], objects=objects))
+        assert all(caption.kind.startswith("count") for caption in captions)
+        assert all(len(caption.named_objects) == 3 for caption in captions)
+
+
+def test_the_checker_knows_descriptions_from_captions() -> None:
+    scene, captions = CAPTIONED[0]
+    assert not caption_holds(captions[0], scene, names_all=True)
+    scene, captions = DESCRIBED[0]
+    assert not caption_holds(captions[0], scene)
+
+
+def test_scenes_of_many_objects_are_not_described() -> None:
+    with pytest.raises(ConfigurationError, match="names 3 objects at most, and scene .* has 4; set maximum_objects=3"):
+        make_descriptions(make_scene(0, "train", 0, minimum_objects=4, maximum_objects=4))

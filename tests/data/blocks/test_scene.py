@@ -106,7 +106,7 @@ def test_bad_json_is_named(change, message: str) -> None:
         ({"split": "dev"}, "train, validation, test"),
         ({"seed": -1}, "-1"),
         ({"index": -2}, "-2"),
-        ({"minimum_objects": 1}, "minimum_objects=1"),
+        ({"minimum_objects": 0}, "minimum_objects=0"),
         ({"minimum_objects": 6, "maximum_objects": 5}, "minimum_objects=6"),
         ({"maximum_objects": 13}, "maximum_objects=13"),
     ],

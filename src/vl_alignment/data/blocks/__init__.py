@@ -7,7 +7,7 @@ With printed words it is a world to read in: `text_scene`, `text_rendering`, `te
 """
 
 from vl_alignment.data.blocks.builder import CONTENT_VERSION, BlocksBuilder, BlocksConfig, load_blocks
-from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions
+from vl_alignment.data.blocks.captions import Caption, Mention, caption_holds, make_captions, make_descriptions
 from vl_alignment.data.blocks.clevr_export import export_clevr
 from vl_alignment.data.blocks.export import export_blocks
 from vl_alignment.data.blocks.grid_labels import cell_attributes
@@ -68,6 +68,7 @@ __all__ = [
     "load_blocks_questions",
     "load_blocks_text",
     "make_captions",
+    "make_descriptions",
     "make_questions",
     "make_scene",
     "make_text_questions",

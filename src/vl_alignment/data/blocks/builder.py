@@ -14,9 +14,10 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from vl_alignment.data.blocks.captions import make_captions
+from vl_alignment.data.blocks.captions import make_captions, make_descriptions
 from vl_alignment.data.blocks.rendering import check_image_size, render_scene
 from vl_alignment.data.blocks.scene import SPLITS, Scene, check_scene_settings, make_scene
+from vl_alignment.data.blocks.statements import MOST_NAMED
 from vl_alignment.data.named_data import dataset_cache
 from vl_alignment.models.errors import ConfigurationError
 
@@ -62,6 +63,11 @@ class ScenesConfig(datasets.BuilderConfig):
     maximum_objects: int = 10
 
     @property
+    def fewest_objects(self) -> int:
+        """The least that `minimum_objects` can be: something is left that captions and questions do not name."""
+        return 2
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Scenes by split."""
         return {split: getattr(self, split) for split in SPLITS}
@@ -87,7 +93,7 @@ class ScenesConfig(datasets.BuilderConfig):
 
     def check(self) -> None:
         """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
-        check_scene_settings(self.seed, self.minimum_objects, self.maximum_objects)
+        check_scene_settings(self.seed, self.minimum_objects, self.maximum_objects, fewest=self.fewest_objects)
         if min(self.sizes.values()) < 0 or not any(self.sizes.values()):
             raise ConfigurationError(f"The splits' sizes are {self.sizes}: need at least one scene and none negative.")
 
@@ -122,19 +128,31 @@ class BlocksConfig(ScenesConfig):
 
     Args:
         image_size: Side of the pictures in pixels.
+        descriptions: Whether captions name all objects of their scene, one to three, instead of some of them.
     """
 
     image_size: int = 96
+    descriptions: bool = False
 
     @property
     def details(self) -> str:
-        """The size of the pictures."""
-        return f"{self.image_size}px"
+        """The size of the pictures, and what their captions are."""
+        return f"{self.image_size}px" + ("-descriptions" if self.descriptions else "")
+
+    @property
+    def fewest_objects(self) -> int:
+        """The least that `minimum_objects` can be."""
+        return 1 if self.descriptions else super().fewest_objects
 
     def check(self) -> None:
         """Raise `ConfigurationError` for settings that cannot be made, before anything is."""
         super().check()
         check_image_size(self.image_size)
+        if self.descriptions and self.maximum_objects > MOST_NAMED:
+            raise ConfigurationError(
+                f"maximum_objects={self.maximum_objects}: descriptions name all objects of a scene, {MOST_NAMED} at "
+                f"most; lower it, or leave descriptions out."
+            )
 
 
 class ScenesBuilder(datasets.GeneratorBasedBuilder):
@@ -207,12 +225,12 @@ class BlocksBuilder(ScenesBuilder):
 
     def make_records(self, scene: Scene) -> list[tuple[str, dict[str, Any]]]:
         """One record a scene."""
-        return [(scene.image_id, make_record(scene, self.config.image_size))]
+        return [(scene.image_id, make_record(scene, self.config.image_size, descriptions=self.config.descriptions))]
 
 
-def make_record(scene: Scene, image_size: int) -> dict[str, Any]:
+def make_record(scene: Scene, image_size: int, *, descriptions: bool = False) -> dict[str, Any]:
     """One record, the pictures as PNG: image_id, image, captions, scene (JSON), masks (0 background, i object i)."""
-    captions = [caption.text for caption in make_captions(scene)]
+    captions = [caption.text for caption in (make_descriptions if descriptions else make_captions)(scene)]
     return picture_record(scene.image_id, *render_scene(scene, image_size), captions=captions, scene=scene.to_json())
 
 
@@ -245,6 +263,7 @@ def load_blocks(
     cache_dir: str | Path | None = None,
     minimum_objects: int = 3,
     maximum_objects: int = 10,
+    descriptions: bool = False,
     num_proc: int | None = None,
 ) -> datasets.DatasetDict:
     """Make the blocks world, or take it from the cache.
@@ -258,6 +277,7 @@ def load_blocks(
         cache_dir: Where to keep it; by default `$VL_ALIGNMENT_CACHE/datasets`, else the cache of `datasets`.
         minimum_objects: Fewest objects of a scene.
         maximum_objects: Most objects of a scene.
+        descriptions: Whether captions name all objects of their scene, one to three, instead of some of them.
         num_proc: Processes that make it.
 
     Returns:
@@ -277,6 +297,7 @@ def load_blocks(
         image_size=image_size,
         minimum_objects=minimum_objects,
         maximum_objects=maximum_objects,
+        descriptions=descriptions,
     )
 
 

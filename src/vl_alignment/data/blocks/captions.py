@@ -1,6 +1,7 @@
 """What can be said of a scene: five varied captions, each true, naming one to three objects and never all.
 
-A caption is first chosen as a structured statement (`statements`), and only then worded (`phrases`).
+And what a scene of one to three objects can be drawn from: five descriptions, each naming all of them. A caption is
+first chosen as a structured statement (`statements`), and only then worded (`phrases`).
 """
 
 from collections import Counter
@@ -14,13 +15,15 @@ from vl_alignment.data.blocks.scene import ATTRIBUTES, RELATIONS, Scene, scene_g
 from vl_alignment.data.blocks.statements import MOST_NAMED, Caption, Mention, caption_holds, matching_objects
 from vl_alignment.models.errors import ConfigurationError
 
-__all__ = ["Caption", "Mention", "caption_holds", "make_captions"]
+__all__ = ["Caption", "Mention", "caption_holds", "make_captions", "make_descriptions"]
 
 CAPTIONS = 5
 """Captions of a scene, as many as the photographs of Flickr and COCO have."""
 
 # How often a mention tells an attribute. Details are what tells one scene's captions from another's.
 _TELLING = {"shape": 0.96, "color": 0.94, "material": 0.62, "size": 0.66}
+# Descriptions always tell shape and color, for a picture can hardly be drawn without them.
+_TELLING_ALL = {"shape": 1.0, "color": 1.0, "material": 0.8, "size": 0.8}
 _TRIES = 200
 _GROUP_TRIES = 6
 
@@ -38,7 +41,26 @@ def make_captions(scene: Scene, count: int = CAPTIONS) -> tuple[Caption, ...]:
     Raises:
         ConfigurationError: The scene has too few objects for that many different captions.
     """
-    speaker = _Speaker(scene)
+    return _speak(_Speaker(scene), count)
+
+
+def make_descriptions(scene: Scene, count: int = CAPTIONS) -> tuple[Caption, ...]:
+    """Describe a scene of at most three objects: what `make_captions` returns, but each naming all objects.
+
+    Every object's shape and color are told, and mostly its material and size; of an object that is alone, all of them.
+
+    Raises:
+        ConfigurationError: The scene has too many objects, or does not give that many different descriptions.
+    """
+    if len(scene.objects) > MOST_NAMED:
+        raise ConfigurationError(
+            f"A description names {MOST_NAMED} objects at most, and scene {scene.image_id} has {len(scene.objects)}; "
+            f"set maximum_objects={MOST_NAMED}."
+        )
+    return _speak(_Describer(scene), count)
+
+
+def _speak(speaker: "_Speaker", count: int) -> tuple[Caption, ...]:
     captions: list[Caption] = []
     kinds: Counter[str] = Counter()
     for _ in range(_TRIES):
@@ -54,7 +76,9 @@ def make_captions(scene: Scene, count: int = CAPTIONS) -> tuple[Caption, ...]:
             captions.append(caption)
             kinds[kind] += 2
             speaker.used.update(caption.named_objects)
-    raise ConfigurationError(f"A scene of {len(scene.objects)} objects does not give {count} different captions.")
+    raise ConfigurationError(
+        f"A scene of {len(speaker.scene.objects)} objects does not give {count} different captions."
+    )
 
 
 class _Speaker:
@@ -65,6 +89,7 @@ class _Speaker:
         self.draw = scene_generator(scene.seed, scene.split, scene.index, stream=1).random
         self.used: Counter[int] = Counter()
         self.most_named = min(MOST_NAMED, len(scene.objects) - 1)
+        self.telling = _TELLING
         relations = partial(self._say_relations, "relation", ((0, 1),))
         # kind: (weight, objects named at most, method)
         self.kinds: dict[str, tuple[float, int, Callable[[], Caption | None]]] = {
@@ -94,7 +119,7 @@ class _Speaker:
             target -= weight
             if target < 0.0:
                 return kind
-        return "one"
+        return next(iter(self.kinds))
 
     def say(self, kind: str) -> Caption | None:
         """A statement of that kind, not worded yet."""
@@ -116,7 +141,7 @@ class _Speaker:
         return {name: getattr(self.scene.objects[number], name) for name in ATTRIBUTES if name in names}
 
     def _mention(self, number: int, *, definite: bool = False) -> Mention:
-        names = [name for name in ATTRIBUTES if self.draw() < _TELLING[name]]
+        names = [name for name in ATTRIBUTES if self.draw() < self.telling[name]]
         attributes = self._values(number, names if len(names) > 1 else list(ATTRIBUTES))
         alone = definite and self.draw() < 0.7 and len(matching_objects(self.scene, attributes)) == 1
         return Mention((number,), attributes, determiner="the" if alone else "a")
@@ -232,3 +257,43 @@ class _Speaker:
         chosen = [first] if count == 1 else [first, choose(others, self.draw)]
         mentions = tuple(replace(self._mention(number), place=place) for number, place in chosen)
         return Caption(kind, mentions)
+
+
+class _Describer(_Speaker):
+    """Finds true statements that name all of one to three objects."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        number = len(scene.objects)
+        self.most_named = number
+        self.telling = dict.fromkeys(ATTRIBUTES, 1.0) if number == 1 else _TELLING_ALL
+        lists = {1: "alone", 2: "two", 3: "all_three"}
+        kinds = {lists[number]: (1.5, number, partial(self._say_list, lists[number], number))}
+        if number == 2:
+            kinds["relation"] = (2.0, 2, self.kinds["relation"][2])
+        if number > 1:
+            kinds["count"] = (1.0, 3, self._say_count)
+        if number == 3:
+            names = ("relations_of_one", "relations_to_one", "relations_in_turn", "between")
+            kinds |= {name: self.kinds[name] for name in (*names, "count_and_one", "count_relation")}
+        self.kinds = kinds
+
+    def say(self, kind: str) -> Caption | None:
+        """A statement of that kind about all objects."""
+        caption = super().say(kind)
+        if caption is None or len(caption.named_objects) < self.most_named:
+            return None
+        # Objects that are alike in everything are counted: told one by one, they would read as different.
+        alike = self._group()
+        if alike is not None and all(mention.objects != alike.objects for mention in caption.mentions):
+            return None
+        return caption
+
+    def _group(self) -> Mention | None:
+        """The objects that are alike in everything: only they are counted, so that nothing of them is left out."""
+        for number in self._pick(self.most_named):
+            attributes = self._values(number, list(ATTRIBUTES))
+            members = matching_objects(self.scene, attributes)
+            if len(members) > 1:
+                return Mention(members, attributes, determiner="count")
+        return None

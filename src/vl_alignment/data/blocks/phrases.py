@@ -51,6 +51,14 @@ _IS_EXTREME = {
 }
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
+    "alone": (
+        "{0}.",
+        "there is {0}.",
+        "{0} stands alone on the floor.",
+        "a picture of {0}.",
+        "you can see {0}.",
+        "the only object is {0}.",
+    ),
     "one": (
         "there is {0}.",
         "one of the objects is {0}.",
@@ -72,6 +80,14 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "among the objects are {0}, {1} and {2}.",
         "you can see {0}, {1} and {2}.",
         "a picture with {0}, {1} and {2}.",
+        "there is {0}, and there are also {1} and {2}.",
+    ),
+    "all_three": (
+        "{0}, {1} and {2}.",
+        "{0}, {1} and {2} on the floor.",
+        "there are {0}, {1} and {2}.",
+        "you can see {0}, {1} and {2}.",
+        "a picture of {0}, {1} and {2}.",
         "there is {0}, and there are also {1} and {2}.",
     ),
     "relation": (

@@ -205,7 +205,7 @@ def make_scene(seed: int, split: str, index: int, *, minimum_objects: int = 3, m
         seed: Seed of the data set, not negative.
         split: One of `SPLITS`; each draws from a stream of its own.
         index: Number within the split, not negative.
-        minimum_objects: Fewest objects, at least 2 (a caption never names all of them).
+        minimum_objects: Fewest objects, at least 1.
         maximum_objects: Most objects, at most 12.
 
     Returns:
@@ -229,14 +229,14 @@ def make_scene(seed: int, split: str, index: int, *, minimum_objects: int = 3, m
     raise ConfigurationError(f"No room for {count} objects in scene {index} of {split}; lower maximum_objects.")
 
 
-def check_scene_settings(seed: int, minimum_objects: int, maximum_objects: int) -> None:
+def check_scene_settings(seed: int, minimum_objects: int, maximum_objects: int, *, fewest: int = 1) -> None:
     """Raise `ConfigurationError` unless the settings can make scenes."""
     if seed < 0:
         raise ConfigurationError(f"The seed of the blocks world is not negative, but {seed} was given.")
-    if not 2 <= minimum_objects <= maximum_objects <= MAXIMUM_OBJECTS:
+    if not fewest <= minimum_objects <= maximum_objects <= MAXIMUM_OBJECTS:
         raise ConfigurationError(
-            f"minimum_objects={minimum_objects}, maximum_objects={maximum_objects}: need 2 <= minimum <= maximum <= "
-            f"{MAXIMUM_OBJECTS}."
+            f"minimum_objects={minimum_objects}, maximum_objects={maximum_objects}: need {fewest} <= minimum <= "
+            f"maximum <= {MAXIMUM_OBJECTS}."
         )
 
 

@@ -9,7 +9,7 @@ from vl_alignment.data.blocks.scene import Scene
 __all__ = ["Caption", "Mention", "caption_holds", "matching_objects"]
 
 MOST_NAMED = 3
-"""A caption names at most this many objects, and never all of a scene's."""
+"""A caption names at most this many objects; never all of a scene's, unless it is a description."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,18 @@ def matching_objects(scene: Scene, attributes: Mapping[str, str]) -> tuple[int, 
     )
 
 
-def caption_holds(caption: Caption, scene: Scene) -> bool:
-    """Whether a caption's structured form is true of a scene and names one to three objects, not all of them."""
+def caption_holds(caption: Caption, scene: Scene, *, names_all: bool = False) -> bool:
+    """Whether a caption's structured form is true of a scene and names one to three objects, not all of them.
+
+    Args:
+        caption: What is said.
+        scene: Of what.
+        names_all: It is a description instead, and names all objects of the scene.
+    """
     named = caption.named_objects
-    if not 1 <= len(named) <= min(MOST_NAMED, len(scene.objects) - 1):
+    if names_all and len(named) != len(scene.objects):
+        return False
+    if not 1 <= len(named) <= min(MOST_NAMED, len(scene.objects) - (not names_all)):
         return False
     for mention in caption.mentions:
         fitting = matching_objects(scene, mention.attributes)
