@@ -8,7 +8,7 @@ from vl_alignment.cli_parser import DATA_OPTIONS, split_size
 from vl_alignment.models.errors import VlAlignmentError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.interruption import TrainingInterrupted
-from vl_alignment.training.loop import build_accelerator
+from vl_alignment.training.optimisation import build_accelerator
 from vl_alignment.training.preparation import prepare_study
 from vl_alignment.training.presets import PRESETS, get_preset
 

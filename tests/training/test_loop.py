@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from vl_alignment.models.errors import CheckpointError, ConfigurationError
+from vl_alignment.training.epoch_loop import NonFiniteLossError
 from vl_alignment.training.interruption import TrainingInterrupted
-from vl_alignment.training.loop import NonFiniteLossError, learning_rate_factor, train
+from vl_alignment.training.loop import train
+from vl_alignment.training.optimisation import learning_rate_factor
 from vl_alignment.training.runs import RunDirectory
 
 from .tiny import SIZE, TinyModel, TinyObjective, history, tiny_settings, weights

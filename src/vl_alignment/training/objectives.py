@@ -17,7 +17,7 @@ from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.batches import Examples
 from vl_alignment.training.retrieval_inputs import CaptionTable, image_inputs
 
-__all__ = ["Evaluation", "Objective", "RetrievalObjective"]
+__all__ = ["Evaluation", "Objective", "RetrievalObjective", "Task"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Evaluation:
     bounds: dict[str, float] = field(default_factory=dict)
 
 
-class Objective(Protocol):
-    """A task.
+class Task(Protocol):
+    """Examples, and how a model is measured on them.
 
     Attributes:
         task: Its name in the results.
@@ -59,12 +59,16 @@ class Objective(Protocol):
         """Return a batch of tensors, and under "ids" a list of names for messages."""
         ...
 
-    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
-        """Return the loss of a batch, a scalar, calling the model once."""
-        ...
-
     def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
         """Measure the model on a split, over all processes; predictions are only made when `final`."""
+        ...
+
+
+class Objective(Task, Protocol):
+    """A task with one loss."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
+        """Return the loss of a batch, a scalar, calling the model once."""
         ...
 
 

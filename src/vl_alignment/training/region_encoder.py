@@ -27,7 +27,9 @@ from vl_alignment.models.errors import CheckpointError, ConfigurationError, Data
 from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.models.vision import vision_feature_size
 from vl_alignment.training.arguments import TrainingSettings
-from vl_alignment.training.loop import FREE_SETTINGS, build_accelerator, train
+from vl_alignment.training.epoch_loop import FREE_SETTINGS
+from vl_alignment.training.loop import train
+from vl_alignment.training.optimisation import build_accelerator
 from vl_alignment.training.region_attributes import (
     COLUMNS,
     EMPTY_CELL_WEIGHT,

@@ -15,8 +15,10 @@ from vl_alignment.data.features import RegionStore
 from vl_alignment.models.configuration_base import AlignmentConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
-from vl_alignment.training.loop import FREE_SETTINGS, TrainingSummary, build_accelerator, train
+from vl_alignment.training.epoch_loop import FREE_SETTINGS, TrainingSummary
+from vl_alignment.training.loop import train
 from vl_alignment.training.objectives import Objective
+from vl_alignment.training.optimisation import build_accelerator
 from vl_alignment.training.runs import RunDirectory, commit, describe_machine, read_result, recorded_command, versions
 
 __all__ = ["backbone_fields", "described_regions", "start_from_backbone", "train_single_run"]
