@@ -12,8 +12,9 @@ from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.data_options import changed_options
 from vl_alignment.training.evaluation import evaluate, load_model, model_task
-from vl_alignment.training.preparation import TextQuestionStudy, prepare_study
+from vl_alignment.training.preparation import prepare_study
 from vl_alignment.training.presets import get_preset
+from vl_alignment.training.studies import TextQuestionStudy
 
 # The preset's model is M4C's own; only its widths are made small.
 NARROW = {

@@ -18,8 +18,8 @@ from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
 from ..models.processing_m4c import M4CProcessor
-from ..training.preparation import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
 from ..training.runs import RunDirectory
+from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
 from .attention import MapSide, m4c_alignment_maps, mac_alignment_maps, scan_alignment_map
 from .drawing import alignment_png
 from .drawing_answers import reading_png

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, ResultsError
-from ..training.preparation import Study
 from ..training.runs import RunDirectory, load_results, rebuild_results, write_json
+from ..training.studies import Study
 from .attention_pictures import attention_pictures
 from .controls import question_controls, retrieval_controls, text_question_controls
 from .report import write_report

@@ -14,7 +14,7 @@ from ..metrics.question_answering import majority_accuracy, question_answering_m
 from ..metrics.retrieval import chance_metrics, retrieval_metrics
 from ..metrics.text_question_answering import answer_words, best_answers, majority_answers, text_answer_metrics
 from ..training.arguments import TrainingSettings
-from ..training.preparation import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
+from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
 
 __all__ = [
     "perfect_answers",

@@ -5,12 +5,11 @@ on ImageNet before its regions are used; captions are never read, and the test s
 are left behind: the regions are the cells' features.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from typing import Any, NamedTuple
 import datasets
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from huggingface_hub.utils import WeakFileLock
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 
 from vl_alignment.data.features import RegionStore, extract_regions
@@ -37,7 +35,7 @@ from vl_alignment.training.region_attributes import (
     RegionAttributeModel,
     RegionAttributeObjective,
 )
-from vl_alignment.training.runs import RunDirectory, versions, write_json
+from vl_alignment.training.runs import RunDirectory, one_program_at_a_time, versions, write_json
 
 __all__ = [
     "BlocksRegions",
@@ -195,7 +193,7 @@ def train_region_encoder(
     }
     run = RunDirectory(Path(output) / f"region-encoder-{_key(identity)}")
     accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
-    with _one_program_at_a_time(run.path, accelerator):
+    with one_program_at_a_time(run.path, accelerator):
         if not (run.path / INFORMATION_NAME).exists():
             _train(run, splits, identity, config, settings, accelerator, started)
     return load_region_encoder(run.path)
@@ -234,19 +232,6 @@ def _train(
         }
         write_json(run.path / INFORMATION_NAME, information)
         shutil.rmtree(run.checkpoints)
-
-
-@contextlib.contextmanager
-def _one_program_at_a_time(folder: Path, accelerator: Accelerator | None) -> Iterator[None]:
-    """Hold a folder of the cache for the processes of one program; another program that wants it waits."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    main = accelerator is None or accelerator.is_main_process
-    with WeakFileLock(f"{folder}.lock") if main else contextlib.nullcontext():
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
-        yield
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
 
 
 def _stride(config: ResNetConfig) -> int:
@@ -342,7 +327,7 @@ def blocks_regions(
     folder = encoder.folder / f"regions-{_pictures_hash(data)}-{dtype}"
     timing = folder / "seconds.json"
     main = accelerator is None or accelerator.is_main_process
-    with _one_program_at_a_time(folder, accelerator):
+    with one_program_at_a_time(folder, accelerator):
         if main and not timing.exists():
             started = time.monotonic()
             # The model, not its folder: a store's version should not hold the path of this machine. On the CPU and with

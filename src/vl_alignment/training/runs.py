@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.utils import WeakFileLock
 
 from vl_alignment.models.errors import ConfigurationError, ResultsError
 
@@ -29,6 +31,7 @@ __all__ = [
     "commit",
     "describe_machine",
     "load_results",
+    "one_program_at_a_time",
     "rebuild_results",
     "recorded_command",
     "versions",
@@ -317,6 +320,24 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@contextlib.contextmanager
+def one_program_at_a_time(folder: Path, accelerator: Any = None) -> Iterator[None]:
+    """Hold a folder of the cache for the processes of one program; another program that wants it waits.
+
+    Args:
+        folder: Need not exist.
+        accelerator: Of the program's processes, where there are several.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    main = accelerator is None or accelerator.is_main_process
+    with WeakFileLock(f"{folder}.lock") if main else contextlib.nullcontext():
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        yield
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
 
 
 def recorded_command(arguments: Iterable[str] | None = None) -> str:
