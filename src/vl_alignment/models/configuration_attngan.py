@@ -1,12 +1,14 @@
 """Configuration of AttnGAN (Xu et al. 2018)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from .configuration_base import AlignmentConfig, checked_config
 from .errors import ConfigurationError
 from .text_encoder_damsm import validate_text_encoder
 
 __all__ = ["AttnGanConfig"]
+
+_TEXT_FIELDS = ("vocab_size", "pad_token_id", "word_embedding_size", "hidden_size", "recurrence", "word_dropout")
 
 
 @checked_config
@@ -55,6 +57,16 @@ class AttnGanConfig(AlignmentConfig):
     generator_size: int = 32
     discriminator_size: int = 64
     num_residual_blocks: int = 2
+
+    @classmethod
+    def for_damsm(cls, damsm_config: Any, **fields: Any) -> "AttnGanConfig":
+        """A configuration whose text encoder is a DAMSM's.
+
+        Args:
+            damsm_config: A `DamsmConfig`.
+            fields: Those beside the text encoder's.
+        """
+        return cls(**{name: getattr(damsm_config, name) for name in _TEXT_FIELDS}, **fields)
 
     @property
     def stage_sizes(self) -> list[int]:

@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 _IMAGES_AT_ONCE = 16  # that `generate` holds the features of
-_TEXT_FIELDS = ("vocab_size", "pad_token_id", "word_embedding_size", "hidden_size", "recurrence", "word_dropout")
 
 
 @dataclass
@@ -131,8 +130,7 @@ class AttnGanForTextToImageGeneration(AttnGanPreTrainedModel):
             damsm: A `DamsmModel`.
             fields: Of the configuration, beside those of the text encoder.
         """
-        text_fields = {name: getattr(damsm.config, name) for name in _TEXT_FIELDS}
-        model = cls(cls.config_class(**text_fields, **fields))
+        model = cls(cls.config_class.for_damsm(damsm.config, **fields))
         model.text_encoder.load_state_dict(damsm.text_encoder.state_dict())
         return model
 
