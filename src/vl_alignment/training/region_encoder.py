@@ -5,7 +5,6 @@ on ImageNet before its regions are used; captions are never read, and the test s
 are left behind: the regions are the cells' features.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -25,7 +24,13 @@ from vl_alignment.models.errors import CheckpointError, ConfigurationError, Data
 from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.models.vision import vision_feature_size
 from vl_alignment.training.arguments import TrainingSettings
-from vl_alignment.training.epoch_loop import FREE_SETTINGS
+from vl_alignment.training.kept_models import (
+    best_validation,
+    identity_key,
+    load_kept,
+    pictures_hash,
+    weight_settings,
+)
 from vl_alignment.training.loop import train
 from vl_alignment.training.optimisation import build_accelerator
 from vl_alignment.training.region_attributes import (
@@ -65,14 +70,6 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": 30,
     "gradient_clipping": None,
 }
-# What the weights do not depend on: such settings give the same encoder.
-_NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {
-    *("epoch_captions", "all_negatives_epochs", "validation_captions"),
-    *("questions_per_image", "short_questions_epochs", "short_questions_share", "first_question_types"),
-    "text_encoder_factor",
-}
-# Settings that came later: where they are as before, an encoder that was trained before is still the same.
-_LATER = {"warmup_factor": 0.0, "decay_steps": []}
 
 
 @dataclass(frozen=True)
@@ -183,15 +180,11 @@ def train_region_encoder(
         "schema_version": SCHEMA_VERSION,
         "image_size": image_size,
         "label": label,
-        "data_hash": _pictures_hash(splits),
+        "data_hash": _data_hash(splits),
         "vision_config": fields_chosen,
-        "settings": {
-            name: value
-            for name, value in settings.to_dict().items()
-            if name not in _NOT_IN_KEY and not (name in _LATER and value == _LATER[name])
-        },
+        "settings": weight_settings(settings),
     }
-    run = RunDirectory(Path(output) / f"region-encoder-{_key(identity)}")
+    run = RunDirectory(Path(output) / f"region-encoder-{identity_key(identity)}")
     accelerator = accelerator if accelerator is not None else build_accelerator(settings, run)
     with one_program_at_a_time(run.path, accelerator):
         if not (run.path / INFORMATION_NAME).exists():
@@ -220,7 +213,7 @@ def _train(
     prepared = time.monotonic() - started
     summary = train(model, objective, settings, run, accelerator=accelerator)
     if accelerator.is_main_process:
-        metrics = _best_validation(run)
+        metrics = best_validation(run, RegionAttributeObjective.selection_metric)
         information = {
             **identity,
             "regions": grid * grid,
@@ -245,25 +238,7 @@ def load_region_encoder(folder: str | Path) -> RegionEncoder:
     Raises:
         CheckpointError: There is none, it is damaged, or a newer version wrote it.
     """
-    folder = Path(folder)
-    try:
-        information = json.loads((folder / INFORMATION_NAME).read_text())
-        version = information.pop("schema_version")
-        if version > SCHEMA_VERSION:
-            raise CheckpointError(
-                f"The region encoder has schema version {version}, this vl-alignment reads up to {SCHEMA_VERSION}; "
-                "update vl-alignment.",
-                path=folder,
-            )
-        return RegionEncoder(folder=folder, **information)
-    except FileNotFoundError as error:
-        raise CheckpointError("There is no finished region encoder here; train it first.", path=folder) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"{INFORMATION_NAME} is damaged ({error}); remove the folder and train again.", path=folder
-        ) from error
+    return load_kept(RegionEncoder, folder, INFORMATION_NAME, SCHEMA_VERSION, "region encoder")
 
 
 class BlocksRegions(NamedTuple):
@@ -324,7 +299,7 @@ def blocks_regions(
         accelerator=accelerator,
     )
     # Ids do not tell pictures of two sizes apart, so the store is named by the pictures themselves.
-    folder = encoder.folder / f"regions-{_pictures_hash(data)}-{dtype}"
+    folder = encoder.folder / f"regions-{_data_hash(data)}-{dtype}"
     timing = folder / "seconds.json"
     main = accelerator is None or accelerator.is_main_process
     with one_program_at_a_time(folder, accelerator):
@@ -364,27 +339,6 @@ def _checked_split(data: datasets.DatasetDict, name: str) -> datasets.Dataset:
     return data[name]
 
 
-def _pictures_hash(data: Mapping[str, datasets.Dataset]) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 over ids, encoded pictures, scenes and masks of all splits."""
-    digest = hashlib.sha256()
-    encoded = datasets.Image(decode=False)
-    for name in sorted(data):
-        split = data[name].select_columns(list(COLUMNS)).cast_column("image", encoded).cast_column("masks", encoded)
-        for record in split:
-            digest.update(json.dumps([name, record["image_id"], record["scene"]]).encode())
-            for column in ("image", "masks"):
-                value = record[column]
-                digest.update(hashlib.sha256(value["bytes"] or Path(value["path"]).read_bytes()).digest())
-    return digest.hexdigest()[:16]
-
-
-def _key(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _best_validation(run: RunDirectory) -> dict[str, float]:
-    """Return the metrics of the validation whose weights were kept, the first of the best."""
-    rows = [json.loads(line) for line in run.history.read_text().splitlines()]
-    validations = [row["validation"] for row in rows if "validation" in row]
-    best = max(validations, key=lambda metrics: metrics[RegionAttributeObjective.selection_metric])
-    return {name: round(value, 2) for name, value in best.items()}
+def _data_hash(data: Mapping[str, datasets.Dataset]) -> str:
+    """Return what stands for ids, pictures, scenes and masks of all splits."""
+    return pictures_hash(data, texts=("image_id", "scene"), pictures=("image", "masks"))
