@@ -25,9 +25,9 @@ _NOUN = rf"(?:{'|'.join([*_SHAPES, 'object', 'thing'])})(?:e?s)?\b"
 _STUFF = "|".join(SYNONYMS[material][0] for material in ATTRIBUTES["material"])
 _SAID = rf"(?:(?:{_DETAIL})\b|made of (?:{_STUFF})\b)"
 _READER = re.compile(
-    rf"(?:\b(?P<count>two|three) )?\b(?P<details>(?:(?:{_DETAIL}) )*)(?P<noun>{_NOUN})(?P<made> made of (?:{_STUFF})\b)?"
+    rf"(?:\b(?P<count>two|three) )?\b(?:(?:{_DETAIL}) )*(?P<noun>{_NOUN})(?: made of (?:{_STUFF})\b)?"
     # What is said without a noun: "is small, green and made of rubber", "one large".
-    rf"|\b(?P<verb>one|is|are) (?P<said>{_SAID}(?:(?:,? and|,) {_SAID})*)(?!,? (?:(?:{_DETAIL}) )*{_NOUN})"
+    rf"|\b(?P<verb>one|is|are) {_SAID}(?:(?:,? and|,) {_SAID})*(?!,? (?:(?:{_DETAIL}) )*{_NOUN})"
 )
 
 
