@@ -67,6 +67,18 @@ def test_layers_by_hand(name):
         torch.testing.assert_close(weights, expected_weights)
 
 
+def test_layers_that_normalise_first_by_hand():
+    layers, expected = transformer("general_key", norm_first=True), states()
+    mask = prefix_mask(MASK, STEPS, torch.float64)
+    for layer in layers.layers:
+        taken, norm = layer.attention.norm(expected), layer.attention.norm
+        layer.attention.norm = torch.nn.Identity()
+        attended = expected + attention_by_hand(layer.attention, taken, mask, 2)[0] - taken
+        layer.attention.norm = norm
+        expected = attended + layer.output(torch.nn.functional.gelu(layer.intermediate(layer.norm(attended))))
+    torch.testing.assert_close(layers(states(), mask)[0], layers.norm(expected))
+
+
 @pytest.mark.parametrize("name", ["general_query", "biased_general_query"])
 def test_released_layout_transposes_the_scores(name):
     layers, sequence = transformer(name, released_layout=True), states()
@@ -83,9 +95,10 @@ def test_released_layout_transposes_the_scores(name):
     torch.testing.assert_close(maps[0], (scores + mask).softmax(-1))
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("name", alignment_function_names())
-def test_steps_with_a_cache_are_the_whole_sequence(name):
-    layers, sequence = transformer(name), states()
+def test_steps_with_a_cache_are_the_whole_sequence(name, norm_first):
+    layers, sequence = transformer(name, norm_first=norm_first), states()
     expected, _ = layers(sequence, prefix_mask(MASK, STEPS, torch.float64))
     cache = M4CCache(MASK, STEPS, torch.float64)
     with torch.no_grad():

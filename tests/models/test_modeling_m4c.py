@@ -282,6 +282,16 @@ def test_starting_values_that_a_small_model_needs():
     torch.testing.assert_close(started.classifier.weight, published.classifier.weight)
 
 
+def test_bias_of_every_token_is_learned():
+    inputs = {**tiny_inputs(), "previous_ids": torch.ones(3, 1, dtype=torch.long)}
+    plain, biased = tiny_model(), tiny_model(pointer_bias=-2)
+    tokens = slice(VOCABULARY, None)
+    expected, found = plain(**inputs).logits, biased(**inputs).logits
+    torch.testing.assert_close(found[..., tokens], expected[..., tokens] - 2)
+    torch.testing.assert_close(found[..., :VOCABULARY], expected[..., :VOCABULARY])
+    assert plain.pointer.bias is None and biased.pointer.bias.requires_grad
+
+
 def test_boxes_are_stretched_about_the_middle():
     inputs = tiny_inputs()
     plain, stretched = tiny_model(), tiny_model(box_scale=4)

@@ -96,7 +96,7 @@ class M4CCache:
 
 
 class M4CAttention(nn.Module):
-    """Self-attention whose heads score by the alignment function; followed by the sum with its input and a norm.
+    """Self-attention whose heads score by the alignment function; summed with its input, a norm before or after it.
 
         states --+-- query --> phi_q --+
                  +-- key ----> phi_k --+--> f --> + mask --> softmax over the keys --> weighted sum of the values
@@ -123,10 +123,11 @@ class M4CAttention(nn.Module):
             exchange_sides=self.transposed,
         )
         self.output = nn.Linear(size, size)
-        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.norm, self.norm_first = nn.LayerNorm(size, eps=config.layer_norm_eps), config.norm_first
 
     def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, n, d] -> transformed keys and values, [B, heads, n, d / heads] each."""
+        states = self.norm(states) if self.norm_first else states
         key = self._split((self.query if self.transposed else self.key)(states))
         return self.alignment.transform_key(key).transpose(1, 2), self._split(self.value(states)).transpose(1, 2)
 
@@ -148,7 +149,8 @@ class M4CAttention(nn.Module):
         Returns:
             The new states [B, n, d], and the attention [B, heads, n, m] on request.
         """
-        query = self._split((self.key if self.transposed else self.query)(states))
+        attending = self.norm(states) if self.norm_first else states
+        query = self._split((self.key if self.transposed else self.query)(attending))
         query = self.alignment.transform_query(query).transpose(1, 2)
         dropout = self.attention_dropout if self.training else 0.0
         mask, weights = mask.to(query.dtype), None
@@ -161,12 +163,12 @@ class M4CAttention(nn.Module):
             weights = (self.alignment.scores(query, keys) + mask).softmax(dim=-1)
             context = F.dropout(weights, dropout).to(values.dtype) @ values
         output = self.output(context.transpose(1, 2).flatten(2))
-        states = self.norm(F.dropout(output, self.dropout, self.training) + states)
-        return states, weights if output_attentions else None
+        states = F.dropout(output, self.dropout, self.training) + states
+        return states if self.norm_first else self.norm(states), weights if output_attentions else None
 
 
 class M4CLayer(nn.Module):
-    """Attention, then a feed-forward network, each with a residual connection and a layer normalisation after it."""
+    """Attention, then a feed-forward network, each with a residual connection and a norm before or after it."""
 
     def __init__(self, config: M4CConfig) -> None:
         super().__init__()
@@ -174,19 +176,20 @@ class M4CLayer(nn.Module):
         self.attention = M4CAttention(config)
         self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm, self.norm_first = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps), config.norm_first
 
     def forward(
         self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """See `M4CAttention.forward`."""
         states, weights = self.attention(states, keys, values, mask, output_attentions)
-        hidden = self.output(F.gelu(self.intermediate(states)))
-        return self.norm(F.dropout(hidden, self.dropout, self.training) + states), weights
+        hidden = self.output(F.gelu(self.intermediate(self.norm(states) if self.norm_first else states)))
+        states = F.dropout(hidden, self.dropout, self.training) + states
+        return states if self.norm_first else self.norm(states), weights
 
 
 class M4CTransformer(nn.Module):
-    """The layers.
+    """The layers, and a last norm where each begins with its own.
 
     Args:
         config: An `M4CConfig`.
@@ -195,6 +198,8 @@ class M4CTransformer(nn.Module):
     def __init__(self, config: M4CConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(M4CLayer(config) for _ in range(config.num_hidden_layers))
+        size = config.hidden_size
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
 
     def forward(
         self,
@@ -231,4 +236,4 @@ class M4CTransformer(nn.Module):
                 maps.append(weights)
         if cache is not None:
             cache.length = keys.shape[2]
-        return states[:, first:], tuple(maps) if output_attentions else None
+        return self.norm(states[:, first:]), tuple(maps) if output_attentions else None

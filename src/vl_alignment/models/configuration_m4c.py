@@ -40,7 +40,11 @@ class M4CConfig(VisionAlignmentConfig):
             share its W.
         intermediate_size: Width of the feed-forward layers.
         pointer_size: Width of the pointer network's query and key.
+        norm_first: Whether the transformer's layers normalise what they take in, and its last states, in place of what
+            they give: a small one then learns from the start without forgetting its input. Published: no.
         pointer_gain: What the starting weights of the pointer network's query and key are multiplied by. Published: 1.
+        pointer_bias: A learned number, added to every OCR token's score, starts from here; None has none, as published.
+            As with `answer_bias`: any one token is rarely right.
         answer_bias: What is added to the starting bias of the vocabulary's scores. Published: 0. Any one answer is
             rarely right; a small model that has to learn that first makes all questions alike before it reads them.
         num_decoding_steps: Words of an answer at most, its end included.
@@ -80,7 +84,9 @@ class M4CConfig(VisionAlignmentConfig):
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     pointer_size: int = 768
+    norm_first: bool = False
     pointer_gain: float | int = 1.0
+    pointer_bias: float | int | None = None
     answer_bias: float | int = 0.0
     num_decoding_steps: int = 12
     copy_words: bool = True

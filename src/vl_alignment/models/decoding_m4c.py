@@ -96,13 +96,14 @@ class StepDecoder(Protocol):
 
 
 class PointerNetwork(nn.Module):
-    """Scores every OCR token as the next word: query(step) . key(token) / sqrt(size)."""
+    """Scores every OCR token as the next word: query(step) . key(token) / sqrt(size), and a bias if there is one."""
 
     def __init__(self, config: M4CConfig) -> None:
         super().__init__()
         self.scale, self.copies = config.pointer_size**-0.5, config.copy_words
         self.query = UniformLinear(config.hidden_size, config.pointer_size, config.pointer_gain)
         self.key = UniformLinear(config.hidden_size, config.pointer_size, config.pointer_gain)
+        self.bias = None if config.pointer_bias is None else nn.Parameter(torch.tensor(float(config.pointer_bias)))
 
     def forward(self, steps: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Score.
@@ -118,6 +119,7 @@ class PointerNetwork(nn.Module):
         if not self.copies:
             return as_float(steps.new_full((*steps.shape[:2], keys.shape[1]), _MASKED))
         scores = as_float(self.query(steps) @ keys.transpose(1, 2)) * self.scale
+        scores = scores if self.bias is None else scores + self.bias
         return scores + (~mask).unsqueeze(1) * _MASKED
 
 

@@ -66,6 +66,8 @@ class M4CPreTrainedModel(AlignmentPreTrainedModel):
             init.uniform_(module.bias, module.offset - bound, module.offset + bound)
         else:
             super()._init_weights(module)
+            if isinstance(module, PointerNetwork) and module.bias is not None:
+                init.constant_(module.bias, self.config.pointer_bias)
 
 
 class M4CModel(M4CPreTrainedModel, VisionAlignmentModel):
