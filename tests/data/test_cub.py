@@ -108,7 +108,7 @@ def test_captions_of_any_bytes_and_number(folder, caplog):
             "record 1: says class 0, which is",
         ),
         ("classes.txt", enumerate(reversed(SPECIES), start=1), "says class 1, 004.Dove, of 001.Auk/Auk_1.jpg; take"),
-        ("classes.txt", [(1,)], "classes.txt, record line 1: '1': not a number and 1 columns"),
+        ("classes.txt", [(1,)], "classes.txt, record line 1: '1' has not a number and 1 columns after"),
         ("bounding_boxes.txt", [(number, "a", 0, 9, 9) for number in NUMBERS], "record 1: could not convert"),
         ("bounding_boxes.txt", [(number, 40, 0, 9, 9) for number in NUMBERS], r"Auk_1.jpg: the box \(40.0, 0.0, 9"),
     ],

@@ -83,6 +83,7 @@ def test_coco_in_its_own_layout(coco_folder, write_json):
         load_text_to_image_dataset("coco", coco_folder, year=2014)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_coco_in_karpathys_layout(image_folder, write_json):
     images = [
         {"filename": f"{number:02d}.jpg", "split": split, "sentences": [{"raw": "A dog."}]}

@@ -5,6 +5,7 @@ data = load_text_to_image_dataset("owner/data-set-of-the-hub")
 """
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ def _load_coco(folder: Path, *, year: int | None = None, **options: Any) -> data
             raise ConfigurationError(
                 f"year={year}: Karpathy's JSON, which lies in {folder}, is of one year; leave it out."
             )
-        return load_retrieval_dataset("coco", folder, **options)
+        with warnings.catch_warnings():
+            # Those sizes are the paper's for retrieval; pictures are made from all of COCO.
+            warnings.filterwarnings("ignore", message=".*differs from the published split sizes")
+            return load_retrieval_dataset("coco", folder, **options)
     places = (folder / "annotations", folder)
     found = [path for place in places for path in sorted(place.glob(f"captions_*{year or ''}.json"))]
     years = sorted({re.sub(r"\D", "", path.stem) for path in found})
