@@ -3,27 +3,29 @@
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 
 from vl_alignment.cli_parser import DATA_OPTIONS, split_size
 from vl_alignment.models.errors import VlAlignmentError
-from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.optimisation import build_accelerator
-from vl_alignment.training.preparation import prepare_study
-from vl_alignment.training.presets import PRESETS, get_preset
+from vl_alignment.training.preparation import prepare_study, preset_settings
+from vl_alignment.training.presets import PRESETS
 
-SETTINGS = ("epochs", "batch_size", "questions_per_image", "precision", "device")
+SETTINGS = ("epochs", "batch_size", "questions_per_image", "matching_weight", "precision", "device")
 
 
-def run_parser(description: str, *, task: str, preset: str, alignment_function: str) -> argparse.ArgumentParser:
-    """Return a parser with the arguments of a run; the last three are defaults and which presets there are."""
+def run_parser(description: str, *, task: str, preset: str, alignment_function: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the arguments of a run of a task; the last two are defaults, None where there is none."""
     presets = sorted(name for name, row in PRESETS.items() if row["task"] == task)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=presets, default=preset)
-    parser.add_argument("--alignment-function", default=alignment_function)
+    if alignment_function is not None:
+        parser.add_argument("--alignment-function", default=alignment_function)
     parser.add_argument("--output", required=True, help="folder of all runs")
     parser.add_argument("--data-dir", help="where the data set lies; blocks needs none")
-    parser.add_argument("--regions", help="folder of a region store")
+    if task != "text-to-image":
+        parser.add_argument("--regions", help="folder of a region store")
     parser.add_argument("--sizes", nargs="+", type=split_size, metavar="SPLIT=N", help="use so many images of a split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int)
@@ -36,13 +38,12 @@ def run_parser(description: str, *, task: str, preset: str, alignment_function: 
 def train(arguments: argparse.Namespace) -> None:
     """Prepare the data, train one run or take its finished one, and print its metrics once."""
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name, None)) is not None}
-    settings = TrainingSettings.from_dict({**get_preset(arguments.preset)["settings"], **given})
-    accelerator = build_accelerator(settings)
+    accelerator = build_accelerator(preset_settings(arguments.preset, given))
     study = prepare_study(
         arguments.preset,
         output=arguments.output,
         data_dir=arguments.data_dir,
-        regions=arguments.regions,
+        regions=getattr(arguments, "regions", None),
         sizes=dict(arguments.sizes or ()),
         settings=given,
         options={name: value for name in DATA_OPTIONS if (value := getattr(arguments, name, None)) is not None},
@@ -52,7 +53,7 @@ def train(arguments: argparse.Namespace) -> None:
     accelerator.print({name: round(value, 1) for name, value in result["metrics"].items()})
 
 
-def main(parser: argparse.ArgumentParser) -> int:
+def main(parser: argparse.ArgumentParser, train: Callable[[argparse.Namespace], None] = train) -> int:
     """Train as the command line says; return the exit status: 2 for wrong input, 130 when interrupted after saving."""
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)

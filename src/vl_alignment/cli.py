@@ -137,12 +137,14 @@ def _train(parsed: argparse.Namespace) -> None:
         parsed.output, parsed.alignment_function, parsed.seed, released_layout=parsed.released_layout
     )
     bounds = {name: value for name in BOUNDS if (value := result["dataset"].get(name)) is not None}
-    _print_metrics({**result["metrics"], **bounds})
+    _print_metrics({**result["metrics"], **(bounds or result.get("bounds", {}))})
     print(f"model: {parsed.output / result['run_id'] / 'model'}")
 
 
 def _print_plan(study: Any, runs: Sequence[tuple[int, str]], output: Path) -> None:
-    print(f"{study.name}, {study.task}; regions: {study.store or 'from pixels'}")
+    print(
+        f"{study.name}, {study.task}" + (f"; regions: {study.store or 'from pixels'}" if study.image_processor else "")
+    )
     questions = getattr(study.data, "questions", {})
     for name, size in study.sizes.items():
         print(f"{name}: {size} pictures" + (f", {len(questions[name])} questions" if questions else ""))
@@ -175,6 +177,9 @@ def _predict(parsed: argparse.Namespace) -> None:
     from .training.evaluation import model_task
 
     folder = _model_folder(parsed.model)
+    if _draws(parsed, folder):
+        _draw(parsed, folder)
+        return
     read = parsed.question is not None and model_task(folder) in TASKS_OF["ocr"]
     options = _reading_options(parsed, read)
     predict: Callable[..., list[dict[str, Any]]]
@@ -200,6 +205,43 @@ def _predict(parsed: argparse.Namespace) -> None:
         return
     for row in rows:
         _print_prediction(row)
+
+
+def _draws(parsed: argparse.Namespace, folder: Path) -> bool:
+    """Whether the model draws pictures.
+
+    Raises:
+        ConfigurationError: Something is given that goes with other models, or pictures are missing.
+    """
+    from .models.errors import ConfigurationError
+    from .training.evaluation import model_task
+
+    draws = model_task(folder) in TASKS_OF["matching_weight"]
+    others = ("images", "question", "ocr", "ocr_tokens", "fasttext", "extractor", "backbone", "stage", "image_size")
+    for name in others if draws else ("output", "num_images", "seed"):
+        if getattr(parsed, name) is not None:
+            whose = "the model draws pictures from captions (--text)" if draws else "is for a model that draws pictures"
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {whose}")
+    if not draws and parsed.images is None:
+        raise ConfigurationError("give pictures with --images")
+    return draws
+
+
+def _draw(parsed: argparse.Namespace, folder: Path) -> None:
+    from .analysis.picture_prediction import draw_captions
+
+    chosen = {name: value for name in ("num_images", "seed") if (value := getattr(parsed, name)) is not None}
+    rows = draw_captions(folder, parsed.text, parsed.output or Path("drawn.png"), attention=parsed.attention, **chosen)
+    for row in rows:
+        if unknown := row["unknown_words"]:
+            print(
+                f"vl-alignment: {row['caption']!r}: unknown words, passed over: {', '.join(unknown)}", file=sys.stderr
+            )
+    if parsed.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        print(f"{row['caption']}: {row['images']} pictures in row {row['row']} of {row['file']}")
 
 
 def _reading_options(parsed: argparse.Namespace, read: bool) -> dict[str, Any]:

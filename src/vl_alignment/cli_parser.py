@@ -4,25 +4,41 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA_OPTIONS", "SETTINGS", "TASKS", "TASKS_OF", "add_text_options", "build_parser", "split_size"]
+__all__ = [
+    "DATA_OPTIONS",
+    "SETTINGS",
+    "TASKS",
+    "TASKS_OF",
+    "add_damsm_options",
+    "add_picture_options",
+    "add_text_options",
+    "build_parser",
+    "split_size",
+]
 
 # What --task calls a task: the presets' name of it, and the preset that needs no download.
 TASKS = {
     "retrieval": ("retrieval", "blocks"),
+    "text-to-image": ("text-to-image", "blocks-t2i"),
     "textvqa": ("text-question-answering", "blocks-text"),
     "vqa": ("question-answering", "blocks-vqa"),
 }
 SETTINGS = (
     *("epochs", "batch_size", "evaluate_every", "decay_epochs", "learning_rate", "device", "precision"),
-    *("all_negatives_epochs", "questions_per_image"),
+    *("all_negatives_epochs", "questions_per_image", "matching_weight"),
 )
-# Changes of a preset's options of the data, all of answering by reading.
-DATA_OPTIONS = ("ocr", "character_error_rate", "reader", "answer_vocabulary", "fasttext", "text_encoder")
+READING_OPTIONS = ("ocr", "character_error_rate", "reader", "answer_vocabulary", "fasttext", "text_encoder")
+PICTURE_OPTIONS = (
+    *("dataset", "image_encoder", "feature_network", "feature_variant", "pictures_per_image", "damsm_epochs"),
+)
+# Changes of a preset's options of the data: of answering by reading, and of pictures from words.
+DATA_OPTIONS = (*READING_OPTIONS, *PICTURE_OPTIONS)
 # Settings and options that not every task has.
 TASKS_OF = {
     "all_negatives_epochs": ("retrieval",),
     "questions_per_image": ("question-answering", "text-question-answering"),
-    **dict.fromkeys(DATA_OPTIONS, ("text-question-answering",)),
+    **dict.fromkeys(READING_OPTIONS, ("text-question-answering",)),
+    **dict.fromkeys(("matching_weight", *PICTURE_OPTIONS), ("text-to-image",)),
 }
 
 
@@ -56,12 +72,15 @@ def _add_preparation(parser: Any, output: str) -> None:
     parser.add_argument(
         "--task",
         choices=sorted(TASKS),
-        help="retrieval with SCAN, question answering with MAC (vqa) or by reading with M4C (textvqa); the preset's",
+        help="retrieval with SCAN, question answering with MAC (vqa) or by reading with M4C (textvqa), pictures from "
+        "words with AttnGAN (text-to-image); the preset's",
     )
     parser.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        help="data set and settings (blocks; with --task vqa blocks-vqa, with --task textvqa blocks-text)",
+        help="data set and settings (blocks; of another task "
+        + ", ".join(f"{preset} for {name}" for name, (_, preset) in TASKS.items() if preset != "blocks")
+        + ")",
     )
     parser.add_argument("--output", type=Path, help=f"folder of the runs ({output.format(preset='PRESET')})")
     parser.set_defaults(default_output=output)
@@ -81,6 +100,7 @@ def _add_preparation(parser: Any, output: str) -> None:
     parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
     _add_device(parser)
     add_text_options(parser)
+    add_picture_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan; train nothing")
 
 
@@ -110,6 +130,38 @@ def add_text_options(parser: Any) -> None:
     parser.add_argument(
         "--text-encoder", metavar="MODEL", help="BERT-like model id or folder that reads questions (the preset's)"
     )
+
+
+def add_damsm_options(parser: Any) -> None:
+    """Add the options of training DAMSM."""
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="of text-to-image, in place of the preset's: cub, coco, folder, flickr30k, ... or owner/name of the Hub",
+    )
+    parser.add_argument(
+        "--image-encoder", metavar="WEIGHTS", help="what DAMSM sees with: a file of Inception-v3, or a vision backbone"
+    )
+
+
+def add_picture_options(parser: Any) -> None:
+    """Add the options of training to draw pictures from words."""
+    add_damsm_options(parser)
+    parser.add_argument("--damsm-epochs", type=int, help="of DAMSM, which is trained first, instead of the preset's")
+    parser.add_argument("--matching-weight", type=float, help="of DAMSM's losses, instead of the preset's")
+    _add_feature_network(parser)
+
+
+def _add_feature_network(parser: Any) -> None:
+    parser.add_argument(
+        "--feature-network",
+        metavar="WEIGHTS",
+        help="what generated pictures are compared with real ones by: the FID network's file or Hub id, or a backbone",
+    )
+    parser.add_argument(
+        "--feature-variant", choices=["fid", "torchvision"], help="of Inception-v3's weights (fid); only fid gives FID"
+    )
+    parser.add_argument("--pictures-per-image", type=int, help="pictures drawn for each one of the test split")
 
 
 def _add_ocr(parser: Any) -> None:
@@ -163,7 +215,7 @@ def _add_train(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", "Evaluate a trained model on a split of a data set.")
     parser.add_argument("model", type=Path, help="folder of a model, or of a run")
-    parser.add_argument("--preset", help="whose data set to take (blocks, blocks-vqa or blocks-text, by the model)")
+    parser.add_argument("--preset", help="whose data set to take (by the model, one that is built in)")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--regions", type=Path, help="region store; without it the model sees pixels")
     parser.add_argument("--split", help="(the one that the preset's results are measured on)")
@@ -172,16 +224,21 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     _add_ocr(parser)
     _add_word_vectors(parser)
+    _add_feature_network(parser)
 
 
 def _add_predict(commands: Any) -> None:
     parser = _command(
-        commands, "predict", "Score pictures against captions, or answer questions, with a trained model."
+        commands,
+        "predict",
+        "Score pictures against captions, answer questions, or draw pictures from captions, with a trained model.",
     )
     parser.add_argument("model", type=Path, help="folder of a model, or of a run")
-    parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE", help="pictures")
+    parser.add_argument(
+        "--images", type=Path, nargs="+", metavar="FILE", help="pictures; a model that draws needs none"
+    )
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--text", nargs="+", metavar="CAPTION", help="captions, for a retrieval model")
+    asked.add_argument("--text", nargs="+", metavar="CAPTION", help="captions, to be found or drawn")
     asked.add_argument("--question", nargs="+", metavar="QUESTION", help="for a question-answering model")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--ocr", metavar="READER", help="what reads the words in pictures for M4C (rapidocr)")
@@ -193,13 +250,16 @@ def _add_predict(commands: Any) -> None:
         "boxes in [0, 1]",
     )
     _add_word_vectors(parser)
+    parser.add_argument("--output", type=Path, metavar="PNG", help="for drawn pictures, a row a caption (drawn.png)")
+    parser.add_argument("--num-images", type=int, help="pictures drawn of each caption (4)")
+    parser.add_argument("--seed", type=int, help="of their noise (0)")
     parser.add_argument("--extractor", help="how to make regions, for a model without a backbone (what it records)")
     _add_backbone(parser)
     parser.add_argument(
         "--attention",
         type=Path,
         metavar="PNG",
-        help="draw where the best caption's words look, or the steps or words of the first answer",
+        help="draw where the best caption's words look or were drawn, or the steps or words of the first answer",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

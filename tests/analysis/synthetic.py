@@ -78,3 +78,16 @@ def make_read_answer_result(function, seed, accuracy=70.0, **changes):
         "command": "vl-alignment compare --task textvqa",
     }
     return result | changes
+
+
+def make_drawing_result(function, seed, distance=5.0, **changes):
+    """Make a small results.json of pictures from words, whose R-precision falls as the distance rises."""
+    metrics = {"feature_distance": distance, "r_precision": 60.0 - distance, "attribute_accuracy": 80.0}
+    result = make_result(function, seed) | {
+        "run_id": f"attngan-blocks-{function}-seed{seed}",
+        "task": "text-to-image",
+        "model": "attngan",
+        "metrics": metrics,
+        "command": "vl-alignment compare --task text-to-image",
+    }
+    return result | changes

@@ -97,7 +97,9 @@ def test_published_values():
     assert list(cells)[:4] == ["cosine", "dot", "scaled_dot", "general_query"]
     assert cells["general_query"] == (63.2, 93.6, 245.0, 46.7, 81.8, 201.8, pytest.approx(446.8))
     assert published_table("coco").rows[4].cells[0] == 53.8
-    with pytest.raises(ConfigurationError, match="flickr30k, coco, clevr, textvqa, not for 'blocks'"):
+    with pytest.raises(
+        ConfigurationError, match="flickr30k, coco, clevr, textvqa, cub, coco-pictures, not for 'blocks'"
+    ):
         published_table("blocks")
 
 
@@ -275,6 +277,10 @@ def test_published_values_are_the_papers(data_root):
         assert [cell for cell in _row("clevr", name) if cell is not None] == pytest.approx(expected)
     for name, row in paper["table3b"]["rows"].items():
         assert _row("textvqa", name) == pytest.approx([100 * row["accuracy"], 100 * row["anls"]])
+    for name, row in paper["table4"]["rows"].items():
+        for dataset, published in (("cub", "cub"), ("coco", "coco-pictures")):
+            cells = [cell for cell in _row(published, name) if cell is not None]
+            assert cells == [row[dataset]["is"], row[dataset]["fid"]]
 
 
 def _row(dataset, name):

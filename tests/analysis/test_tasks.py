@@ -5,7 +5,7 @@ from vl_alignment.analysis.tasks import TASKS, task_of
 from vl_alignment.models.alignment import ALIGNMENT_FUNCTIONS
 from vl_alignment.models.errors import ResultsError
 
-from .synthetic import make_answer_result, make_read_answer_result, make_result
+from .synthetic import make_answer_result, make_drawing_result, make_read_answer_result, make_result
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -27,6 +27,7 @@ def test_the_task_is_that_of_the_results():
     assert task_of([make_result("dot", 0)]).metric == "rsum"
     assert task_of([make_answer_result("dot", 0)]).metric == "accuracy"
     assert task_of([make_read_answer_result("dot", 0)]).metric_title == "Accuracy"
+    assert task_of([make_drawing_result("dot", 0)]).metric_title == "R-precision"
     with pytest.raises(ResultsError, match="no finished runs"):
         task_of([])
     with pytest.raises(ResultsError, match="no analysis of the task None"):

@@ -18,6 +18,8 @@ PRESETS = {
     "train_scan": ["blocks", "coco", "flickr30k", "flickr8k"],
     "train_mac": ["blocks-vqa", "clevr"],
     "train_m4c": ["blocks-text", "textvqa"],
+    "train_attngan": ["blocks-t2i", "coco-t2i", "cub"],
+    "train_damsm": ["blocks-t2i", "coco-t2i", "cub"],
 }
 TINY = ["--sizes", "train=16", "validation=6", "test=6", "--epochs", "1", "--batch-size", "4", "--cpu"]
 
@@ -62,7 +64,9 @@ def test_interruption_ends_with_exit_status_130(example, tmp_path, monkeypatch, 
     def interrupted(*arguments, **options):
         raise shared.TrainingInterrupted("Stopped after step 3.")
 
-    monkeypatch.setattr(shared, "prepare_study", interrupted)
+    # DAMSM shares nothing with other runs that would have to be prepared.
+    module, name = (example, "load_study") if hasattr(example, "load_study") else (shared, "prepare_study")
+    monkeypatch.setattr(module, name, interrupted)
     assert call(example, monkeypatch, "--output", tmp_path) == 130
     assert capsys.readouterr().err == "Stopped after step 3.\n"
 

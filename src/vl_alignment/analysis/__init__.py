@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         MapSide,
         ReadingMaps,
         ReasoningMaps,
+        attngan_alignment_maps,
         m4c_alignment_maps,
         mac_alignment_maps,
         scan_alignment_map,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     )
     from .drawing import alignment_png, draw_alignment
     from .drawing_answers import draw_reading, reading_png
+    from .drawing_stages import draw_stages, stages_png
     from .drawing_steps import draw_reasoning, reasoning_png
     from .report import write_report
     from .statistics import Estimate, estimate, paired_differences, summarise
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         retrieval_table,
         runs_csv,
         text_question_answering_table,
+        text_to_image_table,
     )
 
 _MODULES = {
@@ -40,10 +43,12 @@ _MODULES = {
     "ReadingMaps": "attention",
     "ReasoningMaps": "attention",
     "alignment_png": "drawing",
+    "attngan_alignment_maps": "attention",
     "breakdown_table": "tables",
     "draw_alignment": "drawing",
     "draw_reading": "drawing_answers",
     "draw_reasoning": "drawing_steps",
+    "draw_stages": "drawing_stages",
     "estimate": "statistics",
     "m4c_alignment_maps": "attention",
     "mac_alignment_maps": "attention",
@@ -58,8 +63,10 @@ _MODULES = {
     "runs_csv": "tables",
     "scan_alignment_map": "attention",
     "scan_alignment_maps": "attention",
+    "stages_png": "drawing_stages",
     "summarise": "statistics",
     "text_question_answering_table": "tables",
+    "text_to_image_table": "tables",
     "write_report": "report",
 }
 
@@ -70,10 +77,12 @@ __all__ = [
     "ReadingMaps",
     "ReasoningMaps",
     "alignment_png",
+    "attngan_alignment_maps",
     "breakdown_table",
     "draw_alignment",
     "draw_reading",
     "draw_reasoning",
+    "draw_stages",
     "estimate",
     "m4c_alignment_maps",
     "mac_alignment_maps",
@@ -88,8 +97,10 @@ __all__ = [
     "runs_csv",
     "scan_alignment_map",
     "scan_alignment_maps",
+    "stages_png",
     "summarise",
     "text_question_answering_table",
+    "text_to_image_table",
     "write_report",
 ]
 

@@ -18,6 +18,7 @@ __all__ = [
     "MapSide",
     "ReadingMaps",
     "ReasoningMaps",
+    "attngan_alignment_maps",
     "m4c_alignment_maps",
     "mac_alignment_maps",
     "scan_alignment_map",
@@ -263,6 +264,34 @@ def mac_alignment_maps(
         AlignmentMap(places, steps, MapSide(grid=grid), picture, tolerance),
         np.clip(1 - inside, 0, 1),
     )
+
+
+def attngan_alignment_maps(
+    attentions: Sequence[Array], words: Sequence[str], picture: Image.Image | None = None, *, tolerance: float = 1e-3
+) -> list[AlignmentMap]:
+    """Describe what the places of one generated picture attend to, stage by stage, with the padding removed.
+
+    Args:
+        attentions: [H * W, L] a stage, after the softmax over the words; L may exceed the words.
+        words: The caption's tokens, without padding.
+        picture: The generated picture.
+        tolerance: As in `AlignmentMap`.
+
+    Returns:
+        One map a stage: the places of its grid are the queries, the words the keys.
+
+    Raises:
+        DataError: The places are no square grid, there are more words than columns, or a row does not sum to one.
+    """
+    maps = []
+    for attention in attentions:
+        weights = to_numpy(attention)
+        side = round(len(weights) ** 0.5)
+        if weights.ndim != 2 or side * side != len(weights) or len(words) > weights.shape[1]:
+            raise DataError(f"the attention of a stage is [H * W, L], got {weights.shape} for {len(words)} words")
+        places, texts = MapSide(grid=(side, side)), MapSide(labels=tuple(words))
+        maps.append(AlignmentMap(weights[:, : len(words)], places, texts, picture, tolerance))
+    return maps
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Attention pictures of a comparison: the same test items under every function, drawn from the models of its runs."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,27 +15,40 @@ from transformers import AutoTokenizer
 
 from ..metrics.text_question_answering import best_answers, text_answer_scores
 from ..models.configuration_m4c import ANSWER_BEGIN, ANSWER_END, ANSWER_PADDING
+from ..models.modeling_attngan import AttnGanForTextToImageGeneration
 from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
+from ..models.processing_attngan import AttnGanProcessor, pictures_of
 from ..models.processing_m4c import M4CProcessor
 from ..training.runs import RunDirectory
+from ..training.sample_grids import sample_grid
 from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
-from .attention import MapSide, m4c_alignment_maps, mac_alignment_maps, scan_alignment_map
+from ..training.text_to_image_study import TextToImageStudy
+from .attention import (
+    MapSide,
+    attngan_alignment_maps,
+    m4c_alignment_maps,
+    mac_alignment_maps,
+    scan_alignment_map,
+)
 from .drawing import alignment_png
 from .drawing_answers import reading_png
+from .drawing_stages import stages_png
 from .drawing_steps import reasoning_png
 from .report import Picture
 from .statistics import row_key
 
-__all__ = ["attention_pictures", "model_reading_png", "model_reasoning_png"]
+__all__ = ["attention_pictures", "model_reading_png", "model_reasoning_png", "model_stages_png", "sample_pictures"]
+
+SAMPLE_ROWS, SAMPLE_COLUMNS = 8, 8
 
 
 def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, Any]], count: int) -> list[Picture]:
     """Draw how each function's model of the first seed attends, for the first test items.
 
     Args:
-        study: Whose regions the models see; without stored regions there are no pictures.
+        study: Whose regions the models see; without stored regions there are no pictures, unless the models draw some.
         output: Folder of the runs.
         results: Of the runs.
         count: Of the test items.
@@ -42,7 +56,7 @@ def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, A
     Returns:
         The caption or question of each item, and a PNG of it for each row of the table.
     """
-    if study.store is None:
+    if study.store is None and not study.draws:
         return []
     items = _ITEMS[study.task](study, count)
     drawn: list[tuple[str, dict[str, bytes]]] = [(text, {}) for text in items.texts]
@@ -56,6 +70,30 @@ def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, A
         for number, (_, pictures) in enumerate(drawn):
             pictures[row_key(result)] = items.draw(model, processor, number)
     return [picture for picture in drawn if picture[1]]
+
+
+def sample_pictures(study: Study, output: Path, results: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    """Draw the same captions from the same noise with each function's model of the first seed.
+
+    Arguments as of `attention_pictures`.
+
+    Returns:
+        A PNG for each row of the table: a row of pictures a caption, a column a noise; none where models do not draw.
+    """
+    if not isinstance(study, TextToImageStudy):
+        return {}
+    captions = [captions[0] for captions in study.data["test"][:SAMPLE_ROWS]["captions"]]
+    first_seed = min(result["seed"] for result in results)
+    grids = {}
+    for result in results:
+        folder = RunDirectory(output / result["run_id"]).model
+        if result["seed"] == first_seed and folder.exists():
+            model = AttnGanForTextToImageGeneration.from_pretrained(folder).eval()
+            processor = AttnGanProcessor.from_pretrained(folder)
+            out = io.BytesIO()
+            sample_grid(model, processor, captions, columns=SAMPLE_COLUMNS, seed=0).save(out, format="png")
+            grids[row_key(result)] = out.getvalue()
+    return grids
 
 
 def model_reasoning_png(
@@ -148,6 +186,24 @@ def model_reading_png(
     return reading_png(
         maps, answer, ocr_tokens, question=question, alignment_function=model.config.alignment_function, **judged
     )
+
+
+def model_stages_png(model: Any, processor: Any, caption: str, *, seed: int = 0) -> bytes:
+    """Draw one picture of a caption, and what its places attended to at each stage, as a PNG.
+
+    Args:
+        model: An `AttnGanForTextToImageGeneration`.
+        processor: Of the model.
+        caption: What to draw.
+        seed: Of the noise.
+    """
+    encoded = processor(text=caption)
+    drawn = model.generate(
+        input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], seed=seed, output_attentions=True
+    )
+    words = processor.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
+    maps = attngan_alignment_maps([stage[0].numpy() for stage in drawn.attentions], words, pictures_of(drawn.images)[0])
+    return stages_png(maps, caption=caption, alignment_function=model.config.alignment_function)
 
 
 def _question_words(processor: Any, question: str) -> tuple[list[str], list[int]]:
@@ -267,10 +323,23 @@ class _ReadQuestions(_Questions):
         )
 
 
+class _Drawings:
+    """Pictures drawn of the first test captions, all from the same noise, and what their places attended to."""
+
+    model_class, processor_class = AttnGanForTextToImageGeneration, AttnGanProcessor
+
+    def __init__(self, study: TextToImageStudy, count: int) -> None:
+        self.texts = [captions[0] for captions in study.data["test"][:count]["captions"]]
+
+    def draw(self, model: Any, processor: Any, number: int) -> bytes:
+        return model_stages_png(model, processor, self.texts[number])
+
+
 _ITEMS: dict[str, Any] = {
     RetrievalStudy.task: _Captions,
     QuestionStudy.task: _Questions,
     TextQuestionStudy.task: _ReadQuestions,
+    TextToImageStudy.task: _Drawings,
 }
 
 

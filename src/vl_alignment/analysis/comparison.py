@@ -9,19 +9,21 @@ from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, ResultsError
 from ..training.runs import RunDirectory, load_results, rebuild_results, write_json
 from ..training.studies import Study
-from .attention_pictures import attention_pictures
-from .controls import question_controls, retrieval_controls, text_question_controls
-from .report import write_report
+from .attention_pictures import attention_pictures, sample_pictures
+from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
+from .report import Picture, write_report
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
 
 __all__ = ["compare", "planned_runs", "write_comparison"]
 
 
+SAMPLES_TITLE = "Samples: a row a test caption, a column the same noise"
 _CONTROLS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "retrieval": retrieval_controls,
     "question-answering": question_controls,
     "text-question-answering": text_question_controls,
+    "text-to-image": text_to_image_controls,
 }
 
 
@@ -90,6 +92,8 @@ def compare(
 def write_comparison(output: str | Path, study: Study | None = None, *, pictures: int = 4) -> str:
     """Write `table.md`, `published.md`, `results.csv` and `report.html` from the results in a folder.
 
+    Of models that draw pictures, `samples/{function}.png` is a grid of them, the same captions and noise for each.
+
     Args:
         output: Folder of the runs.
         study: For the attention pictures; without it there are none.
@@ -112,7 +116,7 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
     (output / "table.md").write_text("\n".join(tables) + "\n", encoding="utf-8")
     (output / "published.md").write_text(published_comparison(results).to_markdown() + "\n", encoding="utf-8")
     (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
-    drawn = attention_pictures(study, output, results, pictures) if study is not None and pictures else []
+    drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
     write_report(
         output,
         results,
@@ -124,6 +128,17 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
         methods=_methods(output, results, study),
     )
     return table.to_text()
+
+
+def _pictures(study: Study, output: Path, results: Sequence[dict[str, Any]], count: int) -> list[Picture]:
+    """Draw the report's pictures, and write grids of samples where models draw."""
+    drawn = attention_pictures(study, output, results, count)
+    grids = sample_pictures(study, output, results)
+    for name, grid in grids.items():
+        path = output / "samples" / f"{name.replace(' ', '-')}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(grid)
+    return [(SAMPLES_TITLE, grids), *drawn] if grids else drawn
 
 
 def _read_controls(output: Path) -> list[dict[str, Any]]:
@@ -144,7 +159,5 @@ def _methods(output: Path, results: Sequence[dict[str, Any]], study: Study | Non
     run = RunDirectory(output / results[0]["run_id"]).read_run() or {}
     methods: dict[str, object] = {"Settings": run.get("settings", {}), "Machine": run.get("machine", {})}
     if study is not None and study.preparation_seconds:
-        methods["Preparation"] = (
-            f"{study.preparation_seconds:.0f} s once, for training the region encoder and extracting the regions"
-        )
+        methods["Preparation"] = f"{study.preparation_seconds:.0f} s once, {study.preparation}"
     return methods

@@ -13,8 +13,8 @@ from ..data.question_answering import QuestionData
 from ..metrics.question_answering import majority_accuracy, question_answering_metrics
 from ..metrics.retrieval import chance_metrics, retrieval_metrics
 from ..metrics.text_question_answering import answer_words, best_answers, majority_answers, text_answer_metrics
-from ..training.arguments import TrainingSettings
 from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
+from ..training.text_to_image_study import TextToImageStudy
 
 __all__ = [
     "perfect_answers",
@@ -24,10 +24,11 @@ __all__ = [
     "shuffled_answers",
     "shuffled_captions",
     "text_question_controls",
+    "text_to_image_controls",
 ]
 
 # The shuffled run takes one epoch in so many of the others'; an epoch of questions shows each picture several times.
-SHARE_OF_EPOCHS = {"retrieval": 3, "question-answering": 8, "text-question-answering": 5}
+SHARE_OF_EPOCHS = {"retrieval": 3, "question-answering": 8, "text-question-answering": 5, "text-to-image": 6}
 
 
 def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -172,6 +173,57 @@ def text_question_controls(study: TextQuestionStudy, output: Path, first: Mappin
     return json.loads(json.dumps(controls))
 
 
+def text_to_image_controls(study: TextToImageStudy, output: Path, first: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Chance, shuffled captions, an untrained generator, the mean picture, and real pictures, which are the ceiling.
+
+    Arguments and result as of `retrieval_controls`. All but the shuffled run were measured with the first run, by the
+    same judges. The shuffled one is trained without DAMSM's losses, since DAMSM knows what captions mean.
+    """
+    bounds = first["bounds"]
+
+    def measured(prefix: str) -> dict[str, float]:
+        return {name.removeprefix(prefix): value for name, value in bounds.items() if name.startswith(prefix)}
+
+    shuffled_train = shuffled_captions(datasets.DatasetDict({"train": study.data["train"]}), first["seed"])
+    epochs, shuffled = _shuffled_run(
+        study,
+        output,
+        first,
+        dataset_dict=datasets.DatasetDict({**study.data, **shuffled_train}),
+        settings={"matching_weight": 0.0},
+        name="shuffled",
+    )
+    controls = [
+        {
+            "name": "chance",
+            "description": "pictures that have nothing to do with their captions",
+            "metrics": measured("chance_"),
+        },
+        {
+            "name": "shuffled captions",
+            "description": f"{first['alignment_function']}, {epochs} epochs, trained on captions of others and without "
+            "DAMSM's losses",
+            "metrics": shuffled,
+        },
+        {
+            "name": "untrained generator",
+            "description": "the same generator before training",
+            "metrics": measured("untrained_"),
+        },
+        {
+            "name": "mean picture",
+            "description": "the mean of the training pictures for every caption",
+            "metrics": measured("mean_picture_"),
+        },
+        {
+            "name": "real pictures",
+            "description": "the test pictures themselves; their distance is that to as many training pictures",
+            "metrics": measured("real_"),
+        },
+    ]
+    return json.loads(json.dumps(controls))
+
+
 def _shuffled_run(
     study: Study, output: Path, first: Mapping[str, Any], **arguments: Any
 ) -> tuple[int, dict[str, float]]:
@@ -188,14 +240,20 @@ def _control_run(
     name: str,
     epochs: int | None = None,
     fields: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> dict[str, float]:
-    """Train the function and seed of `first` on other data or with other model fields, and return its metrics."""
+    """Train the function and seed of `first` on other data or with other fields or settings; return its metrics."""
     result = study.train(
         dataset_name=f"{study.name}-{name}",
         output=output / "controls",
-        settings=TrainingSettings.from_dict(
-            {**study.settings, "seed": first["seed"], "epochs": epochs or study.settings["epochs"]}
+        settings=study.settings_class.from_dict(
+            {
+                **study.settings,
+                **(settings or {}),
+                "seed": first["seed"],
+                "epochs": epochs or study.settings["epochs"],
+            }
         ),
         model_fields={**study.model_fields, "alignment_function": first["alignment_function"], **(fields or {})},
         command=first["command"],

@@ -72,7 +72,7 @@ def draw_alignment(
     tiles = []
     for word in shown:
         pixels = lit_picture(weights[word], regions, alignment.picture, smooth=smooth)
-        tiles.append(Tile(_shortened(labels[word]), f"{weights[word].max():.2f}", pixels))
+        tiles.append(Tile(shortened(labels[word]), f"{weights[word].max():.2f}", pixels))
     if alignment.picture is not None:
         tiles.insert(0, Tile("picture", "", np.asarray(alignment.picture.convert("RGB"))))
     whose = "of the word's attention" if words_are_queries else "of a region's attention"
@@ -161,17 +161,22 @@ def _draw_tiles(tiles: Sequence[Tile], columns: int, aspect: float, whose: str) 
     for position, tile in enumerate(tiles):
         left = (position % columns) * (TILE_INCHES + GAP_INCHES)
         bottom = height - (position // columns) * (tile_height + GAP_INCHES) - tile_height
-        picture = (left, left + TILE_INCHES, bottom + BAR_INCHES, bottom + tile_height)
-        axes.imshow(tile.pixels, extent=picture, aspect="auto", interpolation="lanczos")
-        axes.add_patch(Rectangle((left, bottom), TILE_INCHES, BAR_INCHES, facecolor=BAR_COLOUR, linewidth=0))
-        for text, x, size, align in ((tile.word, 0.06, 8.5, "left"), (tile.peak, TILE_INCHES - 0.05, 6.5, "right")):
-            colour = TEXT_COLOUR if size > 7 and tile.peak else FAINT_TEXT_COLOUR
-            _write_on_bar(axes, left + x, bottom, text, size, colour, ha=align)
+        draw_tile(axes, tile, left, bottom, tile_height)
     axes.add_patch(Rectangle((0, 0), width, BAR_INCHES, facecolor=BAR_COLOUR, linewidth=0))
     draw_scale(
         axes, min(0.6, width / 4), f"number beside the word: largest share {whose}" if columns > 2 else "largest share"
     )
     return figure
+
+
+def draw_tile(axes: Axes, tile: Tile, left: float, bottom: float, height: float) -> None:
+    """Draw a tile of `TILE_INCHES` in width: the picture above its word and largest weight."""
+    picture = (left, left + TILE_INCHES, bottom + BAR_INCHES, bottom + height)
+    axes.imshow(tile.pixels, extent=picture, aspect="auto", interpolation="lanczos")
+    axes.add_patch(Rectangle((left, bottom), TILE_INCHES, BAR_INCHES, facecolor=BAR_COLOUR, linewidth=0))
+    for text, x, size, align in ((tile.word, 0.06, 8.5, "left"), (tile.peak, TILE_INCHES - 0.05, 6.5, "right")):
+        colour = TEXT_COLOUR if size > 7 and tile.peak else FAINT_TEXT_COLOUR
+        _write_on_bar(axes, left + x, bottom, text, size, colour, ha=align)
 
 
 def figure_in_inches(width: float, height: float) -> tuple[Figure, Axes]:
@@ -201,9 +206,7 @@ def _draw_matrix(alignment: AlignmentMap) -> Figure:
     image = axes.imshow(alignment.weights, cmap=COLOURS, vmin=0, aspect="auto")
     for side, axis, rotation in ((alignment.keys, axes.xaxis, 60), (alignment.queries, axes.yaxis, 0)):
         if side.labels is not None:
-            axis.set_ticks(
-                range(side.size), [_shortened(label) for label in side.labels], rotation=rotation, fontsize=8
-            )
+            axis.set_ticks(range(side.size), [shortened(label) for label in side.labels], rotation=rotation, fontsize=8)
     axes.set_xlabel("key")
     axes.set_ylabel("query")
     figure.colorbar(image, ax=axes, label="attention weight")
@@ -223,5 +226,6 @@ def _write_on_bar(axes: Axes, x: float, bottom: float, text: str, size: float, c
     axes.text(x, y, text, fontsize=size, color=colour, va="center", parse_math=False, **options)
 
 
-def _shortened(label: str, longest: int = 16) -> str:
+def shortened(label: str, longest: int = 16) -> str:
+    """Cut a label that no tile could hold."""
     return label if len(label) <= longest else f"{label[: longest - 1]}…"

@@ -141,15 +141,15 @@ def _same_class(same: SameClass, differences: Sequence[Difference]) -> list[Find
 
 
 def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Hold the lowest result, or every control that `check` is about, against the control that knows too little."""
+    """Hold the worst result, or every control that `check` is about, against the control that knows too little."""
     by_name = {name: _means(group) for name, group in control_values(controls).items()}
     floor = next((metrics for name, metrics in by_name.items() if check.floor in name.lower()), {}).get(check.metric)
     if floor is None:
         return []
     if check.subject is None:
         means = {row: sum(seeds.values()) / len(seeds) for row, seeds in values_of(results, check.metric).items()}
-        lowest = sorted(means, key=means.__getitem__)[:1]
-        judged = {display_name(row): means[row] for row in lowest}
+        worst = sorted(means, key=means.__getitem__, reverse=check.lower_is_better)[:1]
+        judged = {display_name(row): means[row] for row in worst}
     else:
         judged = {
             name: metrics[check.metric]
@@ -158,9 +158,10 @@ def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping
         }
     found = []
     for name, value in judged.items():
-        above = value > check.factor * floor + check.points
+        more, less = (floor, value) if check.lower_is_better else (value, floor)
+        above = more > check.factor * less + check.points
         text = (check.above if above else check.within).format(
-            name=name, value=value, floor=floor, ratio=value / floor if floor else math.inf, gap=value - floor
+            name=name, value=value, floor=floor, ratio=more / less if less else math.inf, gap=more - less
         )
         # Results should be above, controls should not.
         found.append(Finding("fact" if above == (check.subject is None) else "warning", text))

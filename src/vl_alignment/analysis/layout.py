@@ -31,11 +31,21 @@ Cell: TypeAlias = Estimate | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column: the metric it holds, its title, and the title that it shares with its neighbours."""
+    """A column.
+
+    Attributes:
+        key: The metric it holds.
+        title: Above it.
+        group: The title that it shares with its neighbours.
+        lower_is_better: Whether the lowest mean is the best.
+        decimals: Of its numbers; None for the table's.
+    """
 
     key: str
     title: str
     group: str = ""
+    lower_is_better: bool = False
+    decimals: int | None = None
 
     @property
     def full_title(self) -> str:
@@ -63,24 +73,32 @@ class Table:
     decimals: int = 1
     mark_best: bool = True
 
-    def text_of(self, cell: Cell) -> str:
-        """Write one cell; `-` where nothing was measured."""
+    def text_of(self, cell: Cell, column: Column | None = None) -> str:
+        """Write one cell, with the decimals of its column; `-` where nothing was measured."""
         if cell is None:
             return "-"
-        return cell.text(self.decimals) if isinstance(cell, Estimate) else f"{cell:.{self.decimals}f}"
+        decimals = self._decimals(column)
+        return cell.text(decimals) if isinstance(cell, Estimate) else f"{cell:.{decimals}f}"
+
+    def texts(self, row: Row) -> list[str]:
+        """Write the cells of a row."""
+        return [self.text_of(cell, column) for cell, column in zip(row.cells, self.columns, strict=True)]
+
+    def _decimals(self, column: Column | None) -> int:
+        return self.decimals if column is None or column.decimals is None else column.decimals
 
     def best(self) -> list[frozenset[str]]:
-        """Name the keys of the rows with the highest mean, for every column; controls never win.
+        """Name the keys of the rows with the best mean, for every column; controls never win.
 
         Rows that are written alike win together, and a column with fewer than two rows has no winner.
         """
         winners = []
-        for column in range(len(self.columns)):
-            means = {row.key: _mean(row.cells[column]) for row in self.rows if not row.control}
-            rounded = {key: round(mean, self.decimals) for key, mean in means.items() if mean is not None}
-            highest = max(rounded.values(), default=None)
+        for number, column in enumerate(self.columns):
+            means = {row.key: _mean(row.cells[number]) for row in self.rows if not row.control}
+            rounded = {key: round(mean, self._decimals(column)) for key, mean in means.items() if mean is not None}
+            best = (min if column.lower_is_better else max)(rounded.values(), default=None)
             alone = len(rounded) < 2 or not self.mark_best
-            winners.append(frozenset(() if alone else (key for key, mean in rounded.items() if mean == highest)))
+            winners.append(frozenset(() if alone else (key for key, mean in rounded.items() if mean == best)))
         return winners
 
     def to_markdown(self) -> str:
@@ -89,7 +107,7 @@ class Table:
         lines = [f"| Alignment function | {' | '.join(column.full_title for column in self.columns)} |"]
         lines.append(f"|:---|{'---:|' * len(self.columns)}")
         for row in self.rows:
-            cells = [self.text_of(cell) for cell in row.cells]
+            cells = self.texts(row)
             cells = [f"**{text}**" if row.key in best[i] else text for i, text in enumerate(cells)]
             name = row.name.replace("*", r"\*")
             lines.append(f"| {f'_{name}_' if row.control else name} | {' | '.join(cells)} |")
@@ -99,7 +117,7 @@ class Table:
         """Write the table for a terminal; one wider than `width` characters is cut between groups of columns."""
         names = max(len(name) for name in ("Alignment function", *(row.name for row in self.rows)))
         widths = [
-            max(len(text) for text in (column.title, *(self.text_of(row.cells[i]) for row in self.rows)))
+            max(len(text) for text in (column.title, *(self.texts(row)[i] for row in self.rows)))
             for i, column in enumerate(self.columns)
         ]
         parts: list[list[int]] = [[]]
@@ -127,7 +145,8 @@ class Table:
             if row.control and not before:
                 lines.append(rule)
             before = row.control
-            lines.append(row.name.ljust(names) + "".join(f"  {self.text_of(row.cells[i]):>{widths[i]}}" for i in part))
+            texts = self.texts(row)
+            lines.append(row.name.ljust(names) + "".join(f"  {texts[i]:>{widths[i]}}" for i in part))
         return "\n".join(line.rstrip() for line in lines if line) + "\n"
 
     def to_csv(self) -> str:

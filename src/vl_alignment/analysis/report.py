@@ -190,6 +190,7 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
             if (values := _distinct(run.get(name) for run in training))
         ],
         "Time": _time_lines([float(run["seconds"]) for run in training if run.get("seconds") is not None]),
+        "Measured with": _lines(results[0].get("evaluation") or {}),
         "Intervals": [
             "Student's t at 95 % over the seeds of a row; differences are paired by seed, and the findings' intervals "
             "are widened to hold together (Bonferroni). They do not cover the choice of the test set."

@@ -1,4 +1,4 @@
-"""The paper's tables from a list of runs: Table 2, Tables 3a and 5, Table 3b, and each beside the published values."""
+"""The paper's tables from a list of runs: Tables 2, 3a and 5, 3b, 4, and each beside the published values."""
 
 import csv
 import io
@@ -27,9 +27,14 @@ __all__ = [
     "retrieval_table",
     "runs_csv",
     "text_question_answering_table",
+    "text_to_image_table",
 ]
 
-DATASET_TITLES = {"flickr30k": "Flickr30k", "coco": "COCO", "clevr": "CLEVR", "textvqa": "TextVQA", "stvqa": "ST-VQA"}
+DATASET_TITLES = {
+    **{"flickr30k": "Flickr30k", "coco": "COCO", "clevr": "CLEVR", "textvqa": "TextVQA", "stvqa": "ST-VQA"},
+    # COCO has published values of two tasks.
+    **{"cub": "CUB", "coco-pictures": "COCO"},
+}
 
 
 def results_table(
@@ -69,6 +74,13 @@ def text_question_answering_table(
     return _task_table(TASKS["text-question-answering"], results, controls, confidence)
 
 
+def text_to_image_table(
+    results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
+) -> Table:
+    """Lay out runs as the paper's Table 4, with R-precision and attribute accuracy; see `results_table`."""
+    return _task_table(TASKS["text-to-image"], results, controls, confidence)
+
+
 def breakdown_table(
     results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
 ) -> Table | None:
@@ -94,7 +106,7 @@ def breakdown_table(
     )
     if not columns:
         return None
-    caption = f"{task.metric_title} by {task.breakdown.by} on {dataset_title(results)}, {_percent_note(confidence)}"
+    caption = f"{task.metric_title} by {task.breakdown.by} on {dataset_title(results)}, {_note(task, confidence)}"
     return Table(caption, columns, _rows(results, controls, columns, confidence))
 
 
@@ -103,7 +115,7 @@ def _task_table(
 ) -> Table:
     if not results:
         raise ResultsError("there are no finished runs to put into a table")
-    caption = f"{task.title} on {dataset_title(results)}, {_percent_note(confidence)}"
+    caption = f"{task.title} on {dataset_title(results)}, {_note(task, confidence)}"
     measured = {name for result in results for name in result.get("metrics", {})}
     columns = tuple(column for column in task.columns if column.key in measured)
     return Table(caption, columns, _rows(results, controls, columns, confidence))
@@ -121,12 +133,12 @@ def _rows(
     return (*rows, *_control_rows(controls, columns, confidence))
 
 
-def _percent_note(confidence: float) -> str:
-    return f"percent: mean ± half the {confidence:.0%} interval over the seeds."
+def _note(task: Task, confidence: float) -> str:
+    return f"{task.units}: mean ± half the {confidence:.0%} interval over the seeds."
 
 
 def published_table(dataset: str = "flickr30k") -> Table:
-    """Lay out the published values of a data set: Table 2 without R@5, which it lacks, Tables 3a and 5, or Table 3b.
+    """Lay out the published values of a data set: Table 2 without R@5, which it lacks, Tables 3a and 5, 3b or 4.
 
     Raises:
         ConfigurationError: The paper has no values for the data set.
@@ -157,9 +169,10 @@ def published_comparison(
     name = str(results[0]["task"])
     published = {key: _published(name)["datasets"][key] for key in datasets or _published(name)["datasets"]}
     here = f"This study ({dataset_title(results)})"
-    ours = tuple(Column(key, title, here) for key, title in task.compared.items())
+    own = {column.key: column for column in task.columns}
+    ours = tuple(replace(own[key], title=title, group=here) for key, title in task.compared.items())
     columns = ours + tuple(
-        Column(f"{dataset}_{key}", title, f"{DATASET_TITLES[dataset]}, published")
+        replace(own[key], key=f"{dataset}_{key}", title=title, group=f"{DATASET_TITLES[dataset]}, published")
         for dataset in published
         for key, title in task.compared.items()
     )

@@ -33,9 +33,11 @@ class Check:
     Attributes:
         floor: Part of that control's name, in lower case.
         metric: What is compared.
-        subject: Part of the names of the controls that must not be above it; None for the lowest result, which must.
-        factor, points: A value is above where it exceeds `factor` times the control plus `points`.
-        above, within: The sentences, with fields name, value, floor, ratio and gap.
+        subject: Part of the names of the controls that must not be better; None for the worst result, which must.
+        factor, points: A value is better where it exceeds `factor` times the control plus `points`.
+        lower_is_better: Then a value is better where `factor` times it plus `points` is below the control, and ratio
+            and gap are the control's against the value.
+        above, within: The sentences for a better value and another, with fields name, value, floor, ratio and gap.
     """
 
     floor: str
@@ -45,6 +47,7 @@ class Check:
     subject: str | None = None
     factor: float = 1.0
     points: float = 0.0
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Task:
         pictures_title, pictures_text, picture_alt: Of the report's attention pictures.
         methods: Lines of the report's methods.
         breakdown: A second table, where the task has one.
+        units: What the numbers of its tables are, for their captions.
     """
 
     title: str
@@ -99,6 +103,7 @@ class Task:
     picture_alt: str
     methods: Mapping[str, str] = field(default_factory=dict)
     breakdown: Breakdown | None = None
+    units: str = "percent"
 
     @property
     def metric_title(self) -> str:
@@ -325,8 +330,101 @@ _TEXT_QUESTION_ANSWERING = Task(
     breakdown=Breakdown("accuracy_", "By question family", "question family", of_question_types=True),
 )
 
+
+def _closer(metric: str, what: str, floor: str, control: str, factor: float) -> Check:
+    """Generated pictures must be closer to real ones than those of a control are, by a factor."""
+    found = f"The largest {what}, that of {{name}}, is {{value:.3g}}"
+    return Check(
+        floor=floor,
+        metric=metric,
+        factor=factor,
+        lower_is_better=True,
+        above=f"{found}, {{ratio:.1f}} times below that of {control} ({{floor:.3g}}).",
+        within=f"{found}, and that of {control} is {{floor:.3g}}: too little was learned.",
+    )
+
+
+_DISTANCES = {"feature_distance": "feature distance to real pictures", "fid": "FID"}
+
+_TEXT_TO_IMAGE = Task(
+    title="Pictures from words",
+    metric="r_precision",
+    metric_name="R-precision",
+    points="points",
+    items="pictures",
+    units="R-precision and attribute accuracy in percent, of distances and FID the lower is the better",
+    columns=(
+        Column("r_precision", "R-precision"),
+        Column("attribute_accuracy", "Attribute accuracy"),
+        Column("feature_distance", "Feature distance", lower_is_better=True, decimals=3),
+        Column("inception_score", "IS", decimals=2),
+        Column("fid", "FID", lower_is_better=True, decimals=2),
+    ),
+    compared={"inception_score": "IS", "fid": "FID"},
+    # The mask is tiled as (query, batch) over rows ordered (batch, query).
+    published_note=(
+        "They come from code that masks each picture's words with the padding of another caption of the batch, and "
+        f"whose {_names('activated_general_key')} has a sigmoid for CUB; released_layout=True and "
+        "alignment_activation='sigmoid' repeat that. Other networks, splits or numbers of pictures give other scores."
+    ),
+    # The projection of the words can take up a scale and an invertible W, and softmax a constant of every key.
+    same_class=(
+        SameClass(
+            ("dot", "scaled_dot", "general_query", "general_key", "biased_general_key"),
+            "in AttnGAN they are one function in other coordinates as long as W can be inverted, because the "
+            "projection of the words can take up the scale and W, and the softmax over words does not see the bias",
+        ),
+    ),
+    checks=(
+        *(_closer(*named, "untrained", "an untrained generator", 3.0) for named in _DISTANCES.items()),
+        *(_closer(*named, "mean picture", "the mean training picture repeated", 1.0) for named in _DISTANCES.items()),
+        Check(
+            floor="chance",
+            metric="r_precision",
+            factor=2.0,
+            above="The lowest R-precision, that of {name}, is {value:.1f} %, {ratio:.0f} times chance ({floor:.2f} %). "
+            "The generators were trained with the DAMSM that measures it.",
+            within="The lowest R-precision, that of {name}, is {value:.1f} %, and chance is {floor:.2f} %: the "
+            "pictures do not show what their captions say.",
+        ),
+        Check(
+            floor="chance",
+            metric="attribute_accuracy",
+            points=10.0,
+            above="The lowest attribute accuracy, that of {name}, is {value:.1f} %, {gap:.1f} points above chance.",
+            within="The lowest attribute accuracy, that of {name}, is {value:.1f} %, hardly above chance "
+            "({floor:.0f} %).",
+        ),
+        Check(
+            floor="chance",
+            metric="r_precision",
+            subject="shuffl",
+            factor=3.0,
+            above="The control “{name}” has {ratio:.1f} times the R-precision of chance: something leaks, or the test "
+            "set is small.",
+            within="The control “{name}” falls to chance (R-precision {value:.1f} %).",
+        ),
+    ),
+    pictures_title="Where words were drawn",
+    pictures_text=(
+        "The same test captions and the same noise under every function, one row a stage that attends to words: the "
+        "picture of the stage, and for each word the places that its meaning was drawn into, relative to the word's "
+        "largest weight, which stands beside the word."
+    ),
+    picture_alt="Picture drawn by {name} of “{caption}”, and where each word was attended to.",
+    methods={
+        "R-precision": "By DAMSM's codes of pictures and sentences: the own caption among 99 drawn from the others of "
+        "the test split. A tie counts against the model.",
+        "Attribute accuracy": "A classifier trained on real pictures tells whether a picture fits its own caption "
+        "better than one with other attributes; chance is 50 %.",
+        "Pictures": "One picture a test caption, by the average of the generator's weights, from noise that follows "
+        "from the seed alone: the same for all functions.",
+    },
+)
+
 TASKS: dict[str, Task] = {
     "retrieval": _RETRIEVAL,
     "question-answering": _QUESTION_ANSWERING,
     "text-question-answering": _TEXT_QUESTION_ANSWERING,
+    "text-to-image": _TEXT_TO_IMAGE,
 }

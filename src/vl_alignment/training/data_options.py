@@ -1,4 +1,4 @@
-"""What may be changed of a preset's options of the data: where the text in the pictures comes from, words, vectors."""
+"""What may be changed of a preset's options of the data: the text in pictures, words, vectors, what sees pictures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +19,10 @@ _OF_SOURCE: dict[str, dict[str, Any]] = {
     "corrupted": {"character_error_rate": CHARACTER_ERROR_RATE},
     "read": {"reader": READER},
 }
+# What only generators' presets have.
+_OF_PICTURES = (
+    *("dataset", "image_encoder", "feature_network", "feature_variant", "pictures_per_image", "damsm_epochs"),
+)
 
 
 def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,14 +30,20 @@ def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> d
 
     Args:
         options: Of the preset.
-        changes: `ocr` ("true", "corrupted" or "read"), `character_error_rate` of "corrupted", `reader` of "read";
-            `answer_vocabulary`, a file of `build-vocabulary`; `fasttext`, a `.bin` or `.vec` file of word vectors;
-            `text_encoder`, and other options as they are.
+        changes: Of answering by reading `ocr` ("true", "corrupted" or "read"), `character_error_rate` of "corrupted",
+            `reader` of "read"; `answer_vocabulary`, a file of `build-vocabulary`; `fasttext`, a `.bin` or `.vec` file
+            of word vectors; `text_encoder`. Of pictures from words `dataset`, another data set in place of the
+            preset's, and `damsm_epochs`. Other options as they are.
 
     Raises:
         ConfigurationError: The text of this data set is what it is, or an option goes with another source of text.
         DataError: A file cannot be read.
     """
+    for name in _OF_PICTURES:
+        if name in changes and "damsm" not in options:
+            raise ConfigurationError(
+                f"{name}={changes[name]!r} is an option of pictures from words, not of this preset"
+            )
     changed = {**options, **changes}
     of_text = {name for own in _OF_SOURCE.values() for name in own}
     if "ocr" not in options:
@@ -53,8 +63,21 @@ def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> d
         # An option of the preset's own source does not go with another one.
         changed = {name: value for name, value in changed.items() if name not in of_text - set(_OF_SOURCE[source])}
         changed = {**_OF_SOURCE[source], **changed}
+    if "dataset" in changes:
+        # How the preset's own pictures are made, and how many, does not hold for others.
+        changed = {key: value for key, value in changed.items() if key not in ("dataset", "loading", "sizes")}
+        changed["name"] = changes["dataset"]
+    if "damsm_epochs" in changes:
+        changed["damsm"] = _damsm_of_epochs(changed["damsm"], changed.pop("damsm_epochs"))
     if "answer_vocabulary" in changes:
         changed["answer_vocabulary"] = read_answer_vocabulary(changes["answer_vocabulary"])
     if "fasttext" in changes:
         changed["word_vectors"] = FastTextVectors(changed.pop("fasttext"))
     return changed
+
+
+def _damsm_of_epochs(damsm: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """Return a DAMSM's options with another number of epochs, and the decays at the same shares of them."""
+    settings, before = dict(damsm["settings"]), damsm["settings"]["epochs"]
+    decays = {max(1, round(decay * epochs / before)) for decay in settings.get("decay_epochs", ())}
+    return {**damsm, "settings": {**settings, "epochs": epochs, "decay_epochs": sorted(decays)}}

@@ -15,19 +15,25 @@ from ..data.question_answering import QuestionData
 from ..metrics.text_question_answering import answer_words
 from ..models.configuration_base import VisionAlignmentConfig
 from ..models.errors import CheckpointError, ConfigurationError, VlAlignmentError
+from ..models.modeling_attngan import AttnGanForTextToImageGeneration
+from ..models.modeling_damsm import DamsmModel
 from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
+from ..models.processing_attngan import AttnGanProcessor
 from ..models.processing_m4c import M4CProcessor
 from ..models.processing_mac import MacProcessor
 from ..models.processing_scan import ScanProcessor
+from .adversarial_settings import AdversarialSettings
 from .arguments import TrainingSettings
+from .damsm_objective import DamsmObjective
 from .data_options import changed_options
-from .objectives import RetrievalObjective
-from .preparation import load_data
+from .objectives import Evaluation, RetrievalObjective
+from .preparation import cache_folder, load_data, load_study
 from .presets import get_preset
 from .question_objective import QuestionObjective
 from .text_question_objective import TextQuestionObjective
+from .text_to_image_study import TextToImageStudy
 
 __all__ = ["evaluate", "load_images", "load_model", "model_task"]
 
@@ -45,7 +51,8 @@ class ModelKind:
         reads: What they read beside pictures, for messages.
         model_class: Loads them.
         processor_class: Loads their processor.
-        objective: Makes what measures them.
+        objective: Makes what measures them; None where `measure` does all of it.
+        measure: Measures a model that draws, or judges what is drawn, on a split of a study.
         word_vectors: Whether the processor may need word vectors that do not travel with it.
     """
 
@@ -54,8 +61,9 @@ class ModelKind:
     reads: str
     model_class: Any
     processor_class: Any
-    objective: Callable[["Measured"], Any]
+    objective: Callable[["Measured"], Any] | None
     word_vectors: bool = False
+    measure: Callable[[Any, Any, TextToImageStudy, str, Accelerator], Evaluation] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,32 @@ def _text_questions(what: Measured) -> TextQuestionObjective:
     )
 
 
+def _matching(model: Any, processor: Any, study: TextToImageStudy, split: str, accelerator: Accelerator) -> Evaluation:
+    """Measure a DAMSM."""
+    part = datasets.DatasetDict({split: select_split(study.data, split)})
+    objective = DamsmObjective(
+        part,
+        processor.tokenizer,
+        TrainingSettings(),
+        image_size=processor.image_processor.size["height"],
+        reading={**study.options.get("reading", {}), "max_words": processor.max_words},
+    )
+    return objective.evaluate(model, split, accelerator)
+
+
+def _drawing(model: Any, processor: Any, study: TextToImageStudy, split: str, accelerator: Accelerator) -> Evaluation:
+    """Measure a generator with the judges of the study, which are those of its training if that is the same."""
+    study.model_fields["image_size"] = model.config.image_size
+    study.make_judges(cache_folder(), accelerator)
+    if study.processor.tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+        raise ConfigurationError(
+            "the generator reads other words than the DAMSM of this data set; give the options that it was trained with"
+        )
+    select_split(study.data, split)
+    task = study.build_task(model.config.stage_sizes, AdversarialSettings())
+    return task.evaluate(model, split, accelerator)
+
+
 _KINDS = {
     "scan": ModelKind("retrieval", "blocks", "captions (--text)", ScanForImageTextRetrieval, ScanProcessor, _retrieval),
     "mac": ModelKind(
@@ -117,6 +151,24 @@ _KINDS = {
         M4CProcessor,
         _text_questions,
         word_vectors=True,
+    ),
+    "attngan": ModelKind(
+        "text-to-image",
+        "blocks-t2i",
+        "captions to draw (--text)",
+        AttnGanForTextToImageGeneration,
+        AttnGanProcessor,
+        None,
+        measure=_drawing,
+    ),
+    "damsm": ModelKind(
+        DamsmObjective.task,
+        "blocks-t2i",
+        "pictures and captions (vl-alignment evaluate)",
+        DamsmModel,
+        AttnGanProcessor,
+        None,
+        measure=_matching,
     ),
 }
 
@@ -204,12 +256,22 @@ def evaluate(
     """
     kind = _kind(folder)
     chosen = get_preset(preset or kind.preset)
-    if chosen["task"] != kind.task:
+    if chosen["task"] != get_preset(kind.preset)["task"]:
         raise ConfigurationError(
             f"the preset {preset!r} is for {chosen['task']}, the model in {folder} is for {kind.task}"
         )
     if folds > 1 and kind.task != RetrievalObjective.task:
         raise ConfigurationError(f"folds={folds}: only the splits of retrieval are cut into folds")
+    if kind.measure is not None:
+        if regions is not None:
+            raise ConfigurationError(f"the model in {folder} takes no regions; leave them out")
+        study = load_study(preset or kind.preset, data_dir=data_dir, sizes=sizes, options=options)
+        assert isinstance(study, TextToImageStudy)
+        accelerator = Accelerator(cpu=device == "cpu")
+        model, processor = load_model(folder)
+        measured = kind.measure(model.to(accelerator.device), processor, study, split or "test", accelerator)
+        return {**measured.metrics, **measured.bounds}
+    assert kind.objective is not None
     own = changed_options(chosen["data"], options or {})
     model, processor = load_model(folder, word_vectors=own.get("word_vectors"))
     split = split or own.get("test_split", "test")

@@ -27,12 +27,14 @@ class Evaluation:
     Attributes:
         metrics: The same on every process.
         predictions: One row a test item, where they were asked for.
-        bounds: What no model can exceed on this split, where that is known; made with the predictions.
+        bounds: What no model can exceed on this split, or must exceed, where that is known; made with the predictions.
+        details: What somebody must know to compare the metrics with those of another study.
     """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]] = field(default_factory=list)
     bounds: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):

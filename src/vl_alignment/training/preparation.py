@@ -20,14 +20,17 @@ from ..data.named_data import select_split
 from ..data.question_answering import QuestionData, load_question_dataset
 from ..data.retrieval import load_retrieval_dataset
 from ..data.text_question_answering import load_text_question_dataset
+from ..data.text_to_image import load_text_to_image_dataset
+from ..models.errors import ConfigurationError
 from ..models.processing_base import SquareImageProcessorPil
 from .arguments import TrainingSettings
 from .data_options import changed_options
 from .presets import PRESETS, get_preset
 from .region_encoder import blocks_regions, region_encoder_settings
 from .studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
+from .text_to_image_study import TextToImageStudy, with_all_splits
 
-__all__ = ["build_vocabulary", "cache_folder", "load_data", "prepare_study"]
+__all__ = ["build_vocabulary", "cache_folder", "load_data", "load_study", "prepare_study", "preset_settings"]
 
 
 BUILT_IN = ("blocks", "blocks-text")
@@ -37,10 +40,17 @@ BUILT_IN = ("blocks", "blocks-text")
 M4C_ANSWER_WORDS = 5000
 # Options of the data that belong to its reader.
 READER_OPTIONS = ("questions_per_image", "maximum_hops", "ocr", "character_error_rate", "reader", "read_splits")
+
+
+def _load_pictures(name: str, data_dir: Any, **options: Any) -> datasets.DatasetDict:
+    return with_all_splits(load_text_to_image_dataset(name, data_dir, **options))
+
+
 _LOADERS: dict[str, Any] = {
     RetrievalStudy.task: load_retrieval_dataset,
     QuestionStudy.task: load_question_dataset,
     TextQuestionStudy.task: load_text_question_dataset,
+    TextToImageStudy.task: _load_pictures,
 }
 
 
@@ -64,10 +74,11 @@ def prepare_study(
     options: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
 ) -> Study:
-    """Load the data of a preset and make or open its regions; fails before any training where something is missing.
+    """Load the data of a preset and make or open what its runs share; fails before any training where that is missing.
 
-    Blocks trains its small region encoder once and keeps it in the cache; other data sets take the region store
-    `regions`, which `extractor` fills first where it is not complete.
+    Generators share a DAMSM, which is trained once and kept in the cache. Models that see pictures share regions: for
+    blocks a small region encoder is trained once and kept too; other data sets take the region store `regions`, which
+    `extractor` fills first where it is not complete.
 
     Args:
         preset: A name of `PRESETS`.
@@ -85,29 +96,59 @@ def prepare_study(
         ConfigurationError: A name or setting is unknown, or the output folder cannot be written.
         DataError: The data cannot be used.
     """
-    chosen = get_preset(preset)
     check_writable(Path(output))
-    changed = {**chosen["settings"], **(settings or {})}
-    TrainingSettings.from_dict(changed)  # a wrong setting should not wait for the data
-    changed_data = changed_options(chosen["data"], options or {})
-    study = _STUDIES[chosen["task"]](
-        name=changed_data["name"],
-        data=load_data(chosen["task"], changed_data, data_dir, sizes),
-        model_fields={**chosen["model"], **(model_fields or {})},
-        settings=changed,
-        options=changed_data,
+    study = load_study(
+        preset, data_dir=data_dir, sizes=sizes, settings=settings, model_fields=model_fields, options=options
     )
-    if study.name in BUILT_IN and regions is None:
+    if isinstance(study, TextToImageStudy):
+        if regions is not None or extractor is not None:
+            raise ConfigurationError("A generator draws pictures and sees none: leave regions and extractor out.")
+        study.make_judges(cache_folder(), accelerator)
+    elif study.name in BUILT_IN and regions is None:
         _make_blocks_regions(study, accelerator)
     elif regions is not None or extractor is not None:
         _open_regions(study, Path(regions) if regions is not None else Path(output) / "regions", extractor, accelerator)
     else:
-        side = int(changed_data.get("image_size", 224))
+        side = int(study.options.get("image_size", 224))
         study.image_processor = SquareImageProcessorPil(size={"height": side, "width": side})
     return study
 
 
-_STUDIES: dict[str, type[Study]] = {study.task: study for study in (RetrievalStudy, QuestionStudy, TextQuestionStudy)}
+def load_study(
+    preset: str,
+    *,
+    data_dir: str | Path | None = None,
+    sizes: Mapping[str, int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    model_fields: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Study:
+    """Load the data of a preset, before anything is made of it; arguments and errors as of `prepare_study`."""
+    chosen = get_preset(preset)
+    preset_settings(preset, settings)  # a wrong setting should not wait for the data
+    changed_data = changed_options(chosen["data"], options or {})
+    return _STUDIES[chosen["task"]](
+        name=changed_data["name"],
+        data=load_data(chosen["task"], changed_data, data_dir, sizes),
+        model_fields={**chosen["model"], **(model_fields or {})},
+        settings={**chosen["settings"], **(settings or {})},
+        options=changed_data,
+    )
+
+
+def preset_settings(preset: str, changes: Mapping[str, Any] | None = None) -> TrainingSettings:
+    """Return the settings of a preset, of the class of its task, some of them changed.
+
+    Raises:
+        ConfigurationError: A name or value is wrong.
+    """
+    chosen = get_preset(preset)
+    return _STUDIES[chosen["task"]].settings_class.from_dict({**chosen["settings"], **(changes or {})})
+
+
+_STUDIES: dict[str, type[Study]] = {
+    study.task: study for study in (RetrievalStudy, QuestionStudy, TextQuestionStudy, TextToImageStudy)
+}
 
 
 def load_data(
@@ -115,7 +156,7 @@ def load_data(
 ) -> datasets.DatasetDict | QuestionData:
     """Load the data of a preset, given its task and its options of the data; `sizes` are pictures a split."""
     load = _LOADERS[task]
-    further = {name: options[name] for name in READER_OPTIONS if name in options}
+    further = {name: options[name] for name in READER_OPTIONS if name in options} | options.get("loading", {})
     sizes = {**options.get("sizes", {}), **(sizes or {})} or None
     return load(options["name"], data_dir, cache_dir=cache_folder() / "datasets", sizes=sizes, **further)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vl_alignment.models.modeling_attngan import AttnGanForTextToImageGeneration
 
-__all__ = ["picture_grid", "write_sample_grid"]
+__all__ = ["picture_grid", "sample_grid", "write_sample_grid"]
 
 _GAP = 2  # pixels between pictures
 
@@ -24,22 +24,15 @@ def picture_grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     return grid
 
 
-def write_sample_grid(
-    model: AttnGanForTextToImageGeneration,
-    processor: Any,
-    captions: Sequence[str],
-    path: Path,
-    *,
-    columns: int,
-    seed: int,
-) -> None:
-    """Draw a row of pictures of each caption into a PNG; a column is of the same noise. `captions.txt` says the rows.
+def sample_grid(
+    model: AttnGanForTextToImageGeneration, processor: Any, captions: Sequence[str], *, columns: int, seed: int
+) -> Image.Image:
+    """Draw a row of pictures of each caption; a column is of the same noise.
 
     Args:
         model: Whose mode is left as it was.
         processor: Reads the captions.
         captions: One a row.
-        path: Of the PNG; its folder is made.
         columns: Pictures of each caption.
         seed: Of the noise.
     """
@@ -51,6 +44,20 @@ def write_sample_grid(
         seed=seed,
         output_type="pil",
     )
+    return picture_grid(drawn.images, columns)
+
+
+def write_sample_grid(
+    model: AttnGanForTextToImageGeneration,
+    processor: Any,
+    captions: Sequence[str],
+    path: Path,
+    *,
+    columns: int,
+    seed: int,
+) -> None:
+    """Write a `sample_grid` as a PNG, whose folder is made, and beside it `captions.txt`, which says the rows."""
+    grid = sample_grid(model, processor, captions, columns=columns, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "captions.txt").write_text("".join(f"{caption}\n" for caption in captions))
-    picture_grid(drawn.images, columns).save(path)
+    grid.save(path)

@@ -17,7 +17,7 @@ from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.epoch_loop import FREE_SETTINGS, TrainingSummary
 from vl_alignment.training.loop import train
-from vl_alignment.training.objectives import Objective
+from vl_alignment.training.objectives import Evaluation, Task
 from vl_alignment.training.optimisation import build_accelerator
 from vl_alignment.training.runs import RunDirectory, commit, describe_machine, read_result, recorded_command, versions
 
@@ -29,7 +29,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def train_single_run(
-    build: Callable[[], tuple[Any, Objective]],
+    build: Callable[[], tuple[Any, Task]],
     *,
     task: str,
     config: AlignmentConfig,
@@ -37,6 +37,7 @@ def train_single_run(
     output: Any,
     settings: TrainingSettings,
     test_split: str = "test",
+    train_model: Callable[..., TrainingSummary] = train,
     accelerator: Accelerator | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def train_single_run(
         output: Folder of all runs.
         settings: With the seed.
         test_split: What the best weights are evaluated on.
+        train_model: Trains the model that `build` makes; called as `training.loop.train` is.
         accelerator: Made from the settings if not given.
         command: For the results; what was typed, where None.
 
@@ -84,13 +86,13 @@ def train_single_run(
     run.check_writable()
     if accelerator.is_main_process:
         run.write_run({**description, "command": command or recorded_command(), "machine": describe_machine()})
-    summary = train(model, objective, settings, run, accelerator=accelerator)
+    summary = train_model(model, objective, settings, run, accelerator=accelerator)
     best = type(model).from_pretrained(run.model).to(accelerator.device)
     evaluation = objective.evaluate(best, test_split, accelerator)
     written: list[Any] = [None]
     if accelerator.is_main_process:
         run.write_predictions(evaluation.predictions)
-        run.write_results(_result(description, config, evaluation.metrics, summary, command))
+        run.write_results(_result(description, config, evaluation, summary, command))
         written = [read_result(run.results)]
     broadcast_object_list(written)
     return written[0]
@@ -167,13 +169,15 @@ def _compared_with_earlier(run: RunDirectory, description: dict[str, Any]) -> di
 def _result(
     description: dict[str, Any],
     config: AlignmentConfig,
-    metrics: dict[str, float],
+    evaluation: Evaluation,
     summary: TrainingSummary,
     command: str | None,
 ) -> dict[str, Any]:
     training = asdict(summary)
     training["seconds"] = round(summary.seconds, 1)
     training["examples_per_second"] = round(summary.examples_per_second, 1)
+    # What goes with the metrics where a task has it: bounds and what measured them.
+    beside = {"bounds": evaluation.bounds, "evaluation": evaluation.details}
     return {
         "task": description["task"],
         "dataset": description["dataset"],
@@ -181,7 +185,8 @@ def _result(
         "alignment_function": config.alignment_function,
         "released_layout": config.released_layout,
         "seed": description["seed"],
-        "metrics": metrics,
+        "metrics": evaluation.metrics,
+        **{name: values for name, values in beside.items() if values},
         "training": training,
         "versions": description["versions"],
         "commit": description["commit"],

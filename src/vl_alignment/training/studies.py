@@ -40,6 +40,9 @@ class Study(ABC):
         image_processor: For that backbone.
         preparation_seconds: Spent on training the backbone and extracting regions, whenever that was.
         notes: What a report says about all runs.
+        settings_class: Of `settings`.
+        draws: Whether the models make pictures, and see none.
+        preparation: What `preparation_seconds` were for.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Study(ABC):
 
     task: ClassVar[str]
     settings_class: ClassVar[type[TrainingSettings]] = TrainingSettings
+    draws: ClassVar[bool] = False
+    preparation: ClassVar[str] = "for training the region encoder and extracting the regions"
 
     @property
     @abstractmethod
