@@ -342,7 +342,8 @@ def _model_folder(path: Path) -> Path:
 def _print_metrics(metrics: dict[str, float]) -> None:
     width = max(len(name) for name in metrics)
     for name, value in metrics.items():
-        print(f"{name:<{width}}  {value:8.2f}")
+        # Distances are in units of the features, which may be small; all else is percent.
+        print(f"{name:<{width}}  {value:8.{4 if name.endswith('distance') else 2}f}")
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -146,10 +146,15 @@ def add_damsm_options(parser: Any) -> None:
 
 def add_picture_options(parser: Any) -> None:
     """Add the options of training to draw pictures from words."""
-    add_damsm_options(parser)
-    parser.add_argument("--damsm-epochs", type=int, help="of DAMSM, which is trained first, instead of the preset's")
+    _add_shared_damsm(parser)
     parser.add_argument("--matching-weight", type=float, help="of DAMSM's losses, instead of the preset's")
     _add_feature_network(parser)
+
+
+def _add_shared_damsm(parser: Any) -> None:
+    """Add what decides which DAMSM trained, and judges, a generator."""
+    add_damsm_options(parser)
+    parser.add_argument("--damsm-epochs", type=int, help="of DAMSM, which is trained first, instead of the preset's")
 
 
 def _add_feature_network(parser: Any) -> None:
@@ -224,6 +229,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     _add_ocr(parser)
     _add_word_vectors(parser)
+    _add_shared_damsm(parser)
     _add_feature_network(parser)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import datasets
+import torch
 from accelerate import Accelerator
 from transformers import AutoConfig
 
@@ -125,13 +126,16 @@ def _matching(model: Any, processor: Any, study: TextToImageStudy, split: str, a
     return objective.evaluate(model, split, accelerator)
 
 
-def _drawing(model: Any, processor: Any, study: TextToImageStudy, split: str, accelerator: Accelerator) -> Evaluation:
-    """Measure a generator with the judges of the study, which are those of its training if that is the same."""
+def _drawing(model: Any, _: Any, study: TextToImageStudy, split: str, accelerator: Accelerator) -> Evaluation:
+    """Measure a generator with the judges of the study, which must be those of its training."""
     study.model_fields["image_size"] = model.config.image_size
     study.make_judges(cache_folder(), accelerator)
-    if study.processor.tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+    assert study.judges is not None
+    own, judging = (network.text_encoder.state_dict() for network in (model, study.judges.damsm))
+    pairs = [(weights.cpu(), judging[name].cpu()) for name, weights in own.items()]
+    if not all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs):
         raise ConfigurationError(
-            "the generator reads other words than the DAMSM of this data set; give the options that it was trained with"
+            "the generator was trained with another DAMSM than these data and options give; give those of its training"
         )
     select_split(study.data, split)
     task = study.build_task(model.config.stage_sizes, AdversarialSettings())
