@@ -2,21 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics.attribute_accuracy import AttributeReader
-from ..metrics.image_distribution import SPLITS, frechet_distance, inception_score
 from ..metrics.image_features import FeatureNetwork, tensors_sha256
 from ..metrics.text_to_image import CANDIDATES, attribute_accuracy, mismatched_captions, r_precision
 from ..models.modeling_damsm import DamsmModel
 
+if TYPE_CHECKING:
+    from ..metrics.attribute_accuracy import AttributeReader
+
 __all__ = ["CaptionCodes", "DamsmFeatures", "PictureJudges", "PictureViews"]
 
 CHANCE_OF_TWO = 50.0
+SPLITS = 10  # of the inception score, as published
 
 
 class PictureViews(NamedTuple):
@@ -81,7 +83,7 @@ class PictureJudges:
 
     damsm: DamsmModel
     network: FeatureNetwork
-    attributes: AttributeReader | None = None
+    attributes: "AttributeReader | None" = None
     candidates: int = CANDIDATES
     splits: int = SPLITS
 
@@ -115,6 +117,9 @@ class PictureJudges:
         Raises:
             DataError: As of the metrics.
         """
+        # `evaluate` and torchmetrics take seconds to import, and most of this package does without.
+        from ..metrics.image_distribution import frechet_distance, inception_score
+
         metrics = {self.network.distance_name: frechet_distance(real, views.features)}
         if self.network.score_name is not None:
             splits = min(self.splits, len(views.features))
