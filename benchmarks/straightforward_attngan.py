@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vl_alignment.models.alignment import AlignmentFunction
 from vl_alignment.models.attention_attngan import WordAttention
+from vl_alignment.models.generator_attngan import AttnGanGenerator
 
 EPSILON = 1e-8
 
@@ -90,3 +91,29 @@ def _cross_entropies(logits: Tensor, class_ids: Tensor | None) -> tuple[Tensor, 
             logits = torch.cat([logits[:row], logits[row : row + 1].masked_fill(same, -torch.inf), logits[row + 1 :]])
     targets = torch.arange(len(logits), device=logits.device)
     return F.cross_entropy(logits, targets), F.cross_entropy(logits.T, targets)
+
+
+def straightforward_drawing(
+    generator: AttnGanGenerator, words: Tensor, sentences: Tensor, mask: Tensor, noise: Tensor, further: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Pictures of every stage, and mean and log-variance of the condition; with `straightforward_attention`.
+
+    Args:
+        generator: Whose layers are used.
+        words: [B, L, text].
+        sentences: [B, text].
+        mask: [B, L].
+        noise: [B, noise_size].
+        further: Of the condition [B, conditioning_size].
+    """
+    condition, mean, log_variance = generator.conditioning(sentences, further)
+    features = generator.first_stage(condition, noise)
+    images = [generator.painters[0](features).tanh()]
+    for stage, painter in zip(generator.stages, generator.painters[1:], strict=True):
+        context, _ = straightforward_attention(stage.attention, features, words, mask)
+        grid = torch.cat([features, context], dim=1)
+        for block in stage.residual_blocks:
+            grid = block(grid)
+        features = stage.doubling(grid)
+        images.append(painter(features).tanh())
+    return tuple(images), mean, log_variance
