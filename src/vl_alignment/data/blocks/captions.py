@@ -268,7 +268,8 @@ class _Describer(_Speaker):
         self.most_named = number
         self.telling = dict.fromkeys(ATTRIBUTES, 1.0) if number == 1 else _TELLING_ALL
         lists = {1: "alone", 2: "two", 3: "all_three"}
-        kinds = {lists[number]: (1.5, number, partial(self._say_list, lists[number], number))}
+        say_list = partial(self._say_list, lists[number], number)
+        kinds: dict[str, tuple[float, int, Callable[[], Caption | None]]] = {lists[number]: (1.5, number, say_list)}
         if number == 2:
             kinds["relation"] = (2.0, 2, self.kinds["relation"][2])
         if number > 1:
