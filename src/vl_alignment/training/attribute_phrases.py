@@ -139,8 +139,7 @@ class AttributeClassifier(nn.Module):
         """
         if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise DataError(f"pictures must be floats [B, 3, H, W], not {images.dtype} {tuple(images.shape)}")
-        seen = -torch.expm1(self.eval()(images.to(self.middle.weight)).log_absent)
-        return seen.clamp(min=_LEAST_CHANCE).log().cpu()
+        return _fits(self.eval()(images.to(self.middle.weight)).log_absent).cpu()
 
     def fit(self, phrase_fits: Any, caption: str) -> float:
         """Return how well a picture fits a caption: the mean of its `phrase_fits` [P] over what the caption says.
@@ -320,10 +319,9 @@ class AttributePhraseObjective:
         batches = [model(_scaled(pixels).to(accelerator.device)) for pixels in pictures.pixels.split(size)]
         log_absent = torch.cat([readings.log_absent.cpu() for readings in batches])
         model.train(training)
-        seen = -torch.expm1(log_absent)
-        right = int(((seen > 0.5) & pictures.shown)[:, 1:].sum())  # without the phrase that tells nothing
-        both = int((seen > 0.5)[:, 1:].sum()) + int(pictures.shown[:, 1:].sum())
-        fits, captions = seen.clamp(min=_LEAST_CHANCE).log(), pictures.captions
+        seen, shown = (-torch.expm1(log_absent) > 0.5)[:, 1:], pictures.shown[:, 1:]  # the first tells nothing
+        right, both = int((seen & shown).sum()), int(seen.sum()) + int(shown.sum())
+        fits, captions = _fits(log_absent), pictures.captions
         others = [captions[row] for row in mismatched_captions(captions)]
         own, other = (
             np.array([model.fit(row, text) for row, text in zip(fits, texts, strict=True)])
@@ -344,6 +342,11 @@ class AttributePhraseObjective:
 def _convolution(before: int, after: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, kernel, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+
+
+def _fits(log_absent: Tensor) -> Tensor:
+    """Log of the chance that phrases are seen, from that of their absence."""
+    return (-torch.expm1(log_absent)).clamp(min=_LEAST_CHANCE).log()
 
 
 def _log_likelihood(log_absent: Tensor, shown: Tensor) -> Tensor:
