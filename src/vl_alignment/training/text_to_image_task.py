@@ -90,6 +90,7 @@ class TextToImageTask:
         self.still_train = CaptionedPictures(dataset_dict["train"], tokenizer, **still)
         self.sample_captions = [captions[0] for captions in dataset_dict["validation"][:SAMPLE_CAPTIONS]["captions"]]
         self._real: dict[str, RealPictures] = {}
+        self._checked = False
 
     def check_model(self, model: nn.Module) -> None:
         """Compare the vocabularies, and look at every picture's size.
@@ -103,8 +104,10 @@ class TextToImageTask:
             raise ConfigurationError(
                 f"The model's vocab_size={vocabulary} is not that of the tokenizer, {self.vocabulary_size}."
             )
-        for pictures in self.pictures.values():
-            pictures.check()
+        if not self._checked:
+            for pictures in self.pictures.values():
+                pictures.check()
+            self._checked = True
 
     def train_dataset(self, epoch: int) -> CaptionedPictures:
         """Return the pictures of an epoch, each with one of its captions."""
