@@ -1,8 +1,8 @@
-"""DAMSM's losses and AttnGAN's attention as one would first write them: a loop over captions, every score kept.
+"""DAMSM's losses and AttnGAN's generator as one would first write them: loops over captions, every score kept.
 
 These are the references that the package is compared with. They take the layers and the alignment function of a model
-from the package. Everything else is written out, and no step is shared with `vl_alignment.models.matching_damsm` and
-`vl_alignment.models.attention_attngan`.
+from the package. Everything else is written out, and no step is shared with `vl_alignment.models.matching_damsm`,
+`vl_alignment.models.attention_attngan` and the doubling of `vl_alignment.models.generator_attngan`.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vl_alignment.models.alignment import AlignmentFunction
 from vl_alignment.models.attention_attngan import WordAttention
-from vl_alignment.models.generator_attngan import AttnGanGenerator
+from vl_alignment.models.generator_attngan import AttnGanGenerator, GatedDoubling
 
 EPSILON = 1e-8
 
@@ -77,6 +77,12 @@ def straightforward_attention(
     return torch.stack(contexts), torch.stack(maps)
 
 
+def _doubled(doubling: GatedDoubling, grid: Tensor) -> Tensor:
+    """[B, before, H, W] -> [B, after, 2 H, 2 W], the doubled grid in full."""
+    grid = F.interpolate(grid, scale_factor=2, mode="nearest")
+    return F.glu(doubling.norm(doubling.convolution(grid)), dim=1)
+
+
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
     """[..., d], [..., d] -> [...]."""
     norms = first.norm(dim=-1) * second.norm(dim=-1)
@@ -107,13 +113,16 @@ def straightforward_drawing(
         further: Of the condition [B, conditioning_size].
     """
     condition, mean, log_variance = generator.conditioning(sentences, further)
-    features = generator.first_stage(condition, noise)
+    flat = F.glu(generator.first_stage.norm(generator.first_stage.linear(torch.cat([condition, noise], dim=1))), dim=1)
+    features = flat.reshape(len(flat), -1, 4, 4)
+    for doubling in generator.first_stage.doublings:
+        features = _doubled(doubling, features)
     images = [generator.painters[0](features).tanh()]
     for stage, painter in zip(generator.stages, generator.painters[1:], strict=True):
         context, _ = straightforward_attention(stage.attention, features, words, mask)
         grid = torch.cat([features, context], dim=1)
         for block in stage.residual_blocks:
             grid = block(grid)
-        features = stage.doubling(grid)
+        features = _doubled(stage.doubling, grid)
         images.append(painter(features).tanh())
     return tuple(images), mean, log_variance

@@ -51,6 +51,23 @@ def _convolution(before: int, after: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, padding=1, bias=False)
 
 
+def _doubling_kernel(weight: Tensor) -> Tensor:
+    """The kernel of a transposed convolution that doubles a grid by nearest cells and then convolves it.
+
+    Of the nine cells that a convolution sees there only four differ: they take the sums of the weights that meet them.
+    The transposed convolution multiplies 16 times where the other two steps multiply 36 times.
+
+    Args:
+        weight: [after, before, 3, 3].
+
+    Returns:
+        [before, after, 4, 4], for a stride of 2 and a padding of 1.
+    """
+    padded = F.pad(weight.flip(2, 3), (1, 1, 1, 1))
+    rows = padded[:, :, :-1] + padded[:, :, 1:]
+    return (rows[..., :-1] + rows[..., 1:]).transpose(0, 1)
+
+
 class GatedDoubling(nn.Module):
     """Doubles a grid: [B, before, H, W] -> [B, after, 2 H, 2 W], nearest cells, convolution, normalisation, gate."""
 
@@ -61,8 +78,8 @@ class GatedDoubling(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """Double the grid."""
-        grid = F.interpolate(grid, scale_factor=2, mode="nearest")
-        return F.glu(self.norm(self.convolution(grid)), dim=1)
+        grid = F.conv_transpose2d(grid, _doubling_kernel(self.convolution.weight), stride=2, padding=1)
+        return F.glu(self.norm(grid), dim=1)
 
 
 class GatedResidualBlock(nn.Module):

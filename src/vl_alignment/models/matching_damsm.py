@@ -1,7 +1,7 @@
 """DAMSM's matching of pictures and captions: all pairs of a batch at once, and the losses of both (Xu et al. 2018).
 
-No caption is looped over: the scores of all words with all regions are one matrix product, and so are the attended
-vectors of each picture.
+No caption is looped over: the words of all captions, packed without padding, meet a few pictures at a time, as many as
+keep the scores in a processor's cache, or on a device all that its memory is to hold.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from .alignment import build_alignment_function
 from .configuration_damsm import DamsmConfig
 from .errors import DataError
+
+# Bytes that one block of scores may take: on a CPU what stays in its caches, on a device what keeps it busy.
+BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}
+_EPSILON = 1e-8  # below which a vector's length is taken as this much
 
 __all__ = ["MatchingLosses", "WordRegionMatching", "matching_losses", "sentence_similarity"]
 
@@ -50,24 +54,40 @@ class WordRegionMatching(nn.Module):
         Returns:
             [I, C], in float32 at least.
         """
-        pictures, captions = len(regions), words.shape[:2]
-        queries = self.alignment.transform_query(words).flatten(0, 1)
-        keys = self.alignment.transform_key(regions).flatten(0, 1)
-        scores = _full(self.alignment.scores(queries, keys)).view(*captions, pictures, -1)  # [C, L, I, R]
-        weights = self._weigh(scores, mask[:, :, None, None]).to(regions.dtype)
-        attended = weights.flatten(0, 1).transpose(0, 1) @ regions  # [I, C * L, d]
-        cosines = F.cosine_similarity(_full(attended), _full(words.flatten(0, 1)), dim=-1).view(pictures, *captions)
-        return (self.gamma2 * cosines).masked_fill(~mask, -torch.inf).logsumexp(dim=-1)
+        rows = mask.flatten().nonzero().flatten()  # of the words, without padding
+        packed = words.flatten(0, 1)[rows]  # [W, d]
+        queries, lengths = self.alignment.transform_query(packed), _lengths(packed)
+        element_bytes = packed.element_size() * self.alignment.scratch_per_score
+        block_bytes = BLOCK_BYTES["cpu" if packed.device.type == "cpu" else "cuda"]
+        pictures = max(1, block_bytes // (len(rows) * regions.shape[1] * element_bytes))
+        cosines = []
+        for block in regions.split(pictures):
+            scores = _full(self.alignment.scores(queries, self.alignment.transform_key(block)))  # [n, W, R]
+            weights = self._weigh(_spread(scores, rows, mask), dim=2).flatten(1, 2).index_select(1, rows)
+            attended = _full(weights.to(block.dtype) @ block)  # [n, W, d]
+            cosines.append((attended * _full(packed)).sum(dim=-1) / (_lengths(attended) * lengths))
+        return _spread(self.gamma2 * torch.cat(cosines), rows, mask).logsumexp(dim=-1)
 
     def attention(self, regions: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """The attention of each caption in its own picture: [B, R, d], [B, L, d] -> [B, L, R], zero at padding."""
-        weights = self._weigh(_full(self.alignment(words, regions)), mask.unsqueeze(-1))
-        return weights.masked_fill(~mask.unsqueeze(-1), 0.0)
+        padding = ~mask.unsqueeze(-1)
+        scores = _full(self.alignment(words, regions)).masked_fill(padding, -torch.inf)
+        return self._weigh(scores, dim=1).masked_fill(padding, 0.0)
 
-    def _weigh(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """Scores [C, L, ..., R] -> attention; the words of a caption compete for each region first."""
-        claimed = scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
-        return (self.gamma1 * claimed).softmax(dim=-1)
+    def _weigh(self, scores: Tensor, dim: int) -> Tensor:
+        """Scores [..., R], -inf at padding -> attention; the words of a caption, along `dim`, compete first."""
+        return (self.gamma1 * scores.softmax(dim=dim)).softmax(dim=-1)
+
+
+def _spread(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    """Put values of packed words [n, W, ...] at their places in the captions: [n, C, L, ...], -inf at padding."""
+    places = values.new_full((len(values), mask.numel(), *values.shape[2:]), -torch.inf)
+    return places.index_copy(1, rows, values).unflatten(1, mask.shape)
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """[..., d] -> [...], in float32 at least."""
+    return torch.linalg.vector_norm(_full(vectors), dim=-1).clamp_min(_EPSILON)
 
 
 def sentence_similarity(images: Tensor, sentences: Tensor) -> Tensor:
