@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.models.modeling_attngan import AttnGanForTextToImageGeneration
 from vl_alignment.training.adversarial_settings import AdversarialSettings
+from vl_alignment.training.data_options import changed_options
 from vl_alignment.training.evaluation import evaluate
 from vl_alignment.training.preparation import prepare_study
 from vl_alignment.training.presets import get_preset
-from vl_alignment.training.text_to_image_study import damsm_arguments, with_all_splits
+from vl_alignment.training.text_to_image_study import TextToImageStudy, damsm_arguments, with_all_splits
 
 from .pictures import FIELDS, OPTIONS, SETTINGS, SIZES, drawing_study
 
@@ -133,6 +134,32 @@ def test_published_recipes_need_an_image_encoder():
         preset = get_preset(name)
         with pytest.raises(ConfigurationError, match="image_encoder"):
             damsm_arguments(preset["data"], preset["model"])
+
+
+def test_another_data_set_takes_the_place_of_the_preset_s():
+    preset = get_preset("blocks-t2i")["data"]
+    changed = changed_options(preset, {"dataset": "folder", "damsm_epochs": 3})
+    assert changed["name"] == "folder" and "loading" not in changed and "sizes" not in changed
+    settings = changed["damsm"]["settings"]
+    assert settings["epochs"] == 3 and settings["decay_epochs"] == [2] and preset["damsm"]["settings"]["epochs"] > 3
+    with pytest.raises(ConfigurationError, match="pictures from words alone"):
+        changed_options(get_preset("blocks")["data"], {"feature_network": "weights.pth"})
+
+
+def test_pictures_whose_scenes_nobody_knows_are_judged_by_damsm(finished, tmp_path):
+    known = finished[0]
+    study = TextToImageStudy(
+        name="own",
+        data=known.data.remove_columns("scene"),
+        model_fields=known.model_fields,
+        settings=known.settings,
+        options=known.options,
+    )
+    study.make_judges(tmp_path)
+    result = study.run_cell(tmp_path / "runs", "dot", 0, command="test")
+    assert set(result["metrics"]) == {"feature_distance", "r_precision"}
+    assert result["evaluation"]["network"] == "image encoder of the study's DAMSM"
+    assert "against which the generators were trained" in study.notes[-1]
 
 
 def test_missing_files_are_named(tmp_path):

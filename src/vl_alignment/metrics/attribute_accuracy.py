@@ -29,13 +29,11 @@ Returns:
 
 
 class AttributeReader(Protocol):
-    """What tells how well pictures fit captions; `training.attribute_classifier` trains one.
+    """What tells how well pictures fit captions; `training.attribute_classifier` trains one."""
 
-    Attributes:
-        name: In the results.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in the results."""
 
     def phrase_fits(self, images: Any) -> Any:
         """Pictures [B, 3, H, W] in [-1, 1] -> how well each fits every phrase that can be said of an object [B, P]."""

@@ -98,8 +98,8 @@ class DamsmObjective:
         missing = [name for name in ("train", "validation") if name not in self.pictures]
         if missing:
             raise DataError(f"Training needs the splits {missing}; the data set has {sorted(self.pictures)}.")
-        vocabulary = model.config.vocab_size
-        if vocabulary < self.vocabulary_size:  # type: ignore[operator]
+        vocabulary = getattr(model.config, "vocab_size", None)
+        if vocabulary is None or vocabulary < self.vocabulary_size:
             raise ConfigurationError(
                 f"The model's vocab_size={vocabulary} is smaller than the tokenizer's {self.vocabulary_size} words."
             )
@@ -162,8 +162,8 @@ def encode_pictures(model: Any, pictures: CaptionedPictures, accelerator: Accele
         sentences.append(model.encode_texts(ids, mask).sentences.float())
         captions += batch["captions"]
     model.train(training)
-    codes = (torch.cat(images), torch.cat(sentences))
+    seen, read = torch.cat(images), torch.cat(sentences)
     if accelerator.num_processes > 1:
-        codes = tuple(accelerator.gather(code) for code in codes)
+        seen, read = accelerator.gather(seen), accelerator.gather(read)
         captions = gather_object(captions)
-    return PictureCodes(*(code[:total].cpu() for code in codes), captions[:total])
+    return PictureCodes(seen[:total].cpu(), read[:total].cpu(), captions[:total])

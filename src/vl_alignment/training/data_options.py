@@ -41,9 +41,7 @@ def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> d
     """
     for name in _OF_PICTURES:
         if name in changes and "damsm" not in options:
-            raise ConfigurationError(
-                f"{name}={changes[name]!r} is an option of pictures from words, not of this preset"
-            )
+            raise ConfigurationError(f"{name}={changes[name]!r} is an option of pictures from words alone")
     changed = {**options, **changes}
     of_text = {name for own in _OF_SOURCE.values() for name in own}
     if "ocr" not in options:

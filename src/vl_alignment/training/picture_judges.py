@@ -91,7 +91,7 @@ class PictureJudges:
         """Move all judges, in place."""
         for judge in (self.damsm, self.network, self.attributes):
             if isinstance(judge, torch.nn.Module):
-                judge.to(device)
+                torch.nn.Module.to(judge, device)
         return self
 
     @torch.no_grad()

@@ -378,20 +378,21 @@ PRESETS: dict[str, Preset] = {
             "damsm": {
                 "model": {
                     "word_embedding_size": 64,
-                    "hidden_size": 128,
-                    "word_dropout": 0.1,
+                    "hidden_size": 64,
+                    "word_dropout": 0.0,
                     "freeze_vision": False,
+                    # 8 x 8 regions. Small: every step of a generator goes through it twice.
                     "vision_config": {
                         "model_type": "resnet",
-                        "embedding_size": 32,
-                        "hidden_sizes": [64, 128],
-                        "depths": [1, 2],
+                        "embedding_size": 16,
+                        "hidden_sizes": [32, 64],
+                        "depths": [1, 1],
                         "layer_type": "basic",
                     },
                 },
                 "settings": {
                     "epochs": 12,
-                    "batch_size": 48,
+                    "batch_size": 32,
                     "learning_rate": 2e-3,
                     "decay_epochs": [8, 10],
                     "decay_factor": 0.3,

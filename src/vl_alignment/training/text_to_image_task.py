@@ -99,7 +99,7 @@ class TextToImageTask:
             ConfigurationError: The model knows other words than the tokenizer.
             DataError: A picture is too small or cannot be opened.
         """
-        vocabulary = model.config.vocab_size
+        vocabulary = getattr(model.config, "vocab_size", None)
         if vocabulary != self.vocabulary_size:
             raise ConfigurationError(
                 f"The model's vocab_size={vocabulary} is not that of the tokenizer, {self.vocabulary_size}."
@@ -218,7 +218,7 @@ class TextToImageTask:
 
     @staticmethod
     def _batch_sum(pictures: CaptionedPictures, rows: range) -> Tensor:
-        return sum(pictures[row]["stage_images"][-1] for row in rows)  # type: ignore[return-value]
+        return sum(pictures[row]["stage_images"][-1] for row in rows)
 
     def _train_features(self, count: int, accelerator: Accelerator) -> Tensor:
         """Features of as many training pictures, evenly chosen: how far real pictures are from real ones."""
