@@ -215,7 +215,7 @@ class _AdversarialLoop(EpochLoop):
         with self.accelerator.autocast():
             fooling = self.discriminators.generator_losses(images, texts.sentences)
             losses = {f"generator_{size}": loss for size, loss in zip(self.stages, fooling, strict=True)}
-            losses["divergence"] = conditioning_divergence(drawing.mean, drawing.log_variance)
+            losses["divergence"] = conditioning_divergence(drawing.mean, drawing.log_variance)  # type: ignore[arg-type]
             total = sum(fooling) + settings.divergence_weight * losses["divergence"]
             if self.damsm is not None and settings.matching_weight:
                 drawn = self.damsm.encode_images(pixel_values=drawing.images)
