@@ -89,9 +89,9 @@ def load_cub(
     data = build_splits(records, source=root / "images.txt", maximum_failures=maximum_failures)
     for name, split in data.items():
         members = [birds[image_id] for image_id in split["image_id"]]
-        split = split.add_column("class_id", [bird.class_id for bird in members], feature=datasets.Value("int64"))  # type: ignore[call-arg]
+        split = split.add_column("class_id", [bird.class_id for bird in members], feature=datasets.Value("int64"))
         boxes = [_fractions(bird, root) for bird in members]
-        data[name] = split.add_column("box", boxes, feature=BOX_FEATURE)  # type: ignore[call-arg]
+        data[name] = split.add_column("box", boxes, feature=BOX_FEATURE)
     return data
 
 

@@ -83,7 +83,8 @@ def load_retrieval_dataset(
         from vl_alignment.data.blocks import load_blocks
 
         check_splits(sizes or {}, BLOCKS_SPLITS)
-        return call_reader(name, lambda: load_blocks(cache_dir=cache_dir, **(sizes or {}), **options))
+        given: dict[str, Any] = {**(sizes or {}), **options}
+        return call_reader(name, lambda: load_blocks(cache_dir=cache_dir, **given))
     data = call_reader(name, lambda: _READERS[name](data_folder(name, data_dir), **options))
     for split, size in (sizes or {}).items():
         check_splits([split], data)

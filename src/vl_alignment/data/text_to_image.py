@@ -210,13 +210,13 @@ def _captioned_split(
     pictures = chosen.select_columns([image_column])
     if image_column != "image":
         pictures = pictures.rename_column(image_column, "image")
-    pictures = pictures.add_column("image_id", list(rows), feature=datasets.Value("string"))  # type: ignore[call-arg]
+    pictures = pictures.add_column("image_id", list(rows), feature=datasets.Value("string"))
     texts = datasets.List(datasets.Value("string"))
-    pictures = pictures.add_column("captions", list(captions.values()), feature=texts)  # type: ignore[call-arg]
+    pictures = pictures.add_column("captions", list(captions.values()), feature=texts)
     order = ["image_id", "image", "captions"]
     if "class_id" in present:
         classes = _class_ids(list(chosen["class_id"]), list(rows))
-        pictures = pictures.add_column("class_id", classes, feature=datasets.Value("int64"))  # type: ignore[call-arg]
+        pictures = pictures.add_column("class_id", classes, feature=datasets.Value("int64"))
         order.append("class_id")
     return pictures.select_columns(order)
 

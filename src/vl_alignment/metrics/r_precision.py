@@ -83,7 +83,7 @@ class RPrecision(evaluate.Metric):
     ) -> dict[str, Any]:
         if predictions is None or len(predictions) == 0:
             raise DataError("there are no pictures to measure; add a batch with at least one row before compute()")
-        labels = {
+        labels: dict[str, Any] = {
             name: None if "" in set(column) else list(column)
             for name, column in (("image_ids", image_ids), ("captions", captions))
         }

@@ -307,7 +307,7 @@ class AttributePhraseObjective:
         return loss - _PHRASE_WEIGHT * _log_likelihood(readings.log_absent, batch["shown"])
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
+    def evaluate(self, model: Any, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
         """Return how well phrases are told; every process looks at the whole of the (small) split.
 
         `log_likelihood` is the mean over phrases, times 1000; `phrase_f1`, in percent, takes all phrases of all

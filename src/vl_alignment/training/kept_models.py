@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,9 @@ def best_validation(run: RunDirectory, metric: str) -> dict[str, float]:
     return {name: round(value, 2) for name, value in best.items()}
 
 
-def load_kept(kind: type[Kept], folder: str | Path, information_name: str, schema_version: int, what: str) -> Kept:
+def load_kept(
+    kind: Callable[..., Kept], folder: str | Path, information_name: str, schema_version: int, what: str
+) -> Kept:
     """Return what is known of the finished network in a folder.
 
     Args:
