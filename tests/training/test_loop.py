@@ -221,7 +221,7 @@ except TrainingInterrupted:
     folder = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment)
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 300
     while not list(folder.glob("checkpoints/epoch-*")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
