@@ -18,7 +18,7 @@ from vl_alignment.models.errors import ConfigurationError
 
 __all__ = ["QUESTION_VERSION", "BlocksQuestionsBuilder", "BlocksQuestionsConfig", "load_blocks_questions"]
 
-QUESTION_VERSION = "2.0.0"
+QUESTION_VERSION = "1.0.0"
 """Raise this whenever a question about some scene changes: caches of older versions are then left."""
 
 
