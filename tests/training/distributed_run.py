@@ -13,5 +13,7 @@ torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == int(sys.argv[3])
 result = run_small(sys.argv[2], settings=small_settings(), accelerator=accelerator)
-print(json.dumps({"rank": accelerator.process_index, "metrics": result["metrics"]}), flush=True)
+row = {"rank": accelerator.process_index, "metrics": result["metrics"]}
+sys.stdout.write(json.dumps(row) + "\n")  # at once: two processes share the pipe
+sys.stdout.flush()
 accelerator.end_training()

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from vl_alignment.models import M4CConfig, MacConfig, ScanConfig
+from vl_alignment.models import AttnGanConfig, M4CConfig, MacConfig, ScanConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
+from vl_alignment.training.preparation import preset_settings
 from vl_alignment.training.presets import PRESETS, get_preset
 
 
@@ -52,14 +53,17 @@ def test_unknown_key_is_refused_with_the_known_ones():
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_preset_is_valid(name):
     preset = get_preset(name)
-    assert TrainingSettings.from_dict(preset["settings"]).batch_size > 0
+    assert preset_settings(name).batch_size > 0
     if preset["task"] == "retrieval":
         config: Any = ScanConfig(**preset["model"])
         assert (config.lambda_softmax, config.negatives) == (9.0, "hardest")
     else:
-        config = {"question-answering": MacConfig, "text-question-answering": M4CConfig}[preset["task"]](
-            **preset["model"]
-        )
+        configs: dict[str, Any] = {
+            "question-answering": MacConfig,
+            "text-question-answering": M4CConfig,
+            "text-to-image": AttnGanConfig,
+        }
+        config = configs[preset["task"]](**preset["model"])
     assert config.alignment_function  # the fields are those of the task's model
 
 
