@@ -10,6 +10,7 @@ from .errors import ConfigurationError
 __all__ = [
     "ACTIVATIONS",
     "ALIGNMENT_FUNCTIONS",
+    "BUILT_IN_FUNCTIONS",
     "AdditiveAlignment",
     "AlignmentFunction",
     "AlignmentSpecification",
@@ -32,6 +33,7 @@ ALIGNMENT_FUNCTIONS: dict[str, AlignmentSpecification] = {
     "activated_general_query": _Row("act((W Q + b) K)", "query", bias=True, activated=True),
     "additive": _Row("v tanh(W1 Q + W2 K)", module=AdditiveAlignment),
 }
+BUILT_IN_FUNCTIONS = frozenset(ALIGNMENT_FUNCTIONS)  # those registered later have to travel with the weights
 
 
 def register_alignment_function(name: str, function: AlignmentSpecification | type[AlignmentFunction]) -> None:
