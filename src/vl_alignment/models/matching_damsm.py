@@ -1,7 +1,8 @@
 """DAMSM's matching of pictures and captions: all pairs of a batch at once, and the losses of both (Xu et al. 2018).
 
-No caption is looped over: the words of all captions, packed without padding, meet a few pictures at a time, as many as
-keep the scores in a processor's cache, or on a device all that its memory is to hold.
+No caption is looped over: the words of all captions, packed without padding and the captions of one length side by
+side, meet a few pictures at a time, as many as keep the scores in a processor's cache, or on a device all that its
+memory is to hold.
 """
 
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class WordRegionMatching(nn.Module):
         Returns:
             [I, C], in float32 at least.
         """
-        rows = mask.flatten().nonzero().flatten()  # of the words, without padding
+        rows, groups = _packing(mask)
         packed = words.flatten(0, 1)[rows]  # [W, d]
         queries, lengths = self.alignment.transform_query(packed), _lengths(packed)
         element_bytes = packed.element_size() * self.alignment.scratch_per_score
@@ -63,7 +64,7 @@ class WordRegionMatching(nn.Module):
         cosines = []
         for block in regions.split(pictures):
             scores = _full(self.alignment.scores(queries, self.alignment.transform_key(block)))  # [n, W, R]
-            weights = self._weigh(_spread(scores, rows, mask), dim=2).flatten(1, 2).index_select(1, rows)
+            weights = _compete(scores, groups).mul_(self.gamma1).softmax(dim=-1)
             attended = _full(weights.to(block.dtype) @ block)  # [n, W, d]
             cosines.append((attended * _full(packed)).sum(dim=-1) / (_lengths(attended) * lengths))
         return _spread(self.gamma2 * torch.cat(cosines), rows, mask).logsumexp(dim=-1)
@@ -72,11 +73,33 @@ class WordRegionMatching(nn.Module):
         """The attention of each caption in its own picture: [B, R, d], [B, L, d] -> [B, L, R], zero at padding."""
         padding = ~mask.unsqueeze(-1)
         scores = _full(self.alignment(words, regions)).masked_fill(padding, -torch.inf)
-        return self._weigh(scores, dim=1).masked_fill(padding, 0.0)
+        return (self.gamma1 * scores.softmax(dim=1)).softmax(dim=-1).masked_fill(padding, 0.0)
 
-    def _weigh(self, scores: Tensor, dim: int) -> Tensor:
-        """Scores [..., R], -inf at padding -> attention; the words of a caption, along `dim`, compete first."""
-        return (self.gamma1 * scores.softmax(dim=dim)).softmax(dim=-1)
+
+def _packing(mask: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Lay words out without padding, shorter captions first.
+
+    Args:
+        mask: [C, L], true where there is a word.
+
+    Returns:
+        The place of each word in the flattened mask [W], and for every length how many captions have it: (captions,
+        length), in the order of the words.
+    """
+    lengths, order = mask.sum(dim=1).sort(stable=True)
+    places = torch.arange(mask.numel(), device=mask.device).view_as(mask)
+    present, captions = lengths.unique_consecutive(return_counts=True)
+    groups = zip(captions.tolist(), present.tolist(), strict=True)
+    return places[order][mask[order]], [(number, length) for number, length in groups if length]
+
+
+def _compete(scores: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+    """Softmax over the words of each caption, for each region: [n, W, R] -> [n, W, R], a tensor of its own."""
+    parts = scores.split([number * length for number, length in groups], dim=1)
+    return torch.cat(
+        [part.unflatten(1, group).softmax(dim=2).flatten(1, 2) for part, group in zip(parts, groups, strict=True)],
+        dim=1,
+    )
 
 
 def _spread(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
