@@ -1,12 +1,13 @@
 """Reading published pickles and `.pth` files without running what is in them.
 
 A pickle is a program: an ordinary load of a downloaded file can do anything its author wished. These readers rebuild
-plain containers, strings, numbers, NumPy arrays and `argparse.Namespace`, and refuse everything else by name.
+plain containers, strings, numbers, NumPy arrays or tensors, and `argparse.Namespace`, and refuse all else by name.
 """
 
 import argparse
 import collections
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,31 @@ def load_restricted(path: str | Path, *, encoding: str = "latin1") -> Any:
 
 
 def load_tensors(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
-    """Read a `.pth` or `.pt` file of tensors and plain containers with torch's own restricted loader.
+    """Read a file of torch, in either of its formats, with torch's own restricted loader.
+
+    It holds tensors, plain containers and `argparse.Namespace`.
 
     Raises:
-        DataError: The file is missing, damaged, or holds more than tensors and plain containers.
+        DataError: The file is missing, damaged, or names anything else; the name is in the message, and nothing of it
+            has run.
     """
-    return _reading(path, "torch file", lambda: torch.load(path, map_location=map_location, weights_only=True))
+
+    def read() -> Any:
+        try:
+            # Attributes can be set on a namespace that the file has made, never on the class.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if refused is None:
+                raise
+            raise DataError(
+                f"the torch file asks for {refused[1]}, which is neither a tensor nor plain data: refused, nothing "
+                "ran. If you trust the file, save its tensors alone elsewhere",
+                path=path,
+            ) from error
+
+    return _reading(path, "torch file", read)
 
 
 def _reading(path: str | Path, kind: str, read: Callable[[], Any]) -> Any:
