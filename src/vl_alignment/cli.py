@@ -321,6 +321,12 @@ def _extract_features(parsed: argparse.Namespace) -> None:
     print(f"{len(store)} pictures, {store.regions} regions of {store.feature_size} each: {parsed.output}")
 
 
+def _variants(_parsed: argparse.Namespace) -> None:
+    from .hub.variants import variants_text
+
+    print(variants_text(), end="")
+
+
 def _env(parsed: argparse.Namespace) -> None:
     from .training.preparation import cache_folder
     from .training.runs import commit, describe_machine, versions
@@ -353,6 +359,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "predict": _predict,
     "extract-features": _extract_features,
     "build-vocabulary": _build_vocabulary,
+    "variants": _variants,
     "env": _env,
 }
 

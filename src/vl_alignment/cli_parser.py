@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
+    _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
 

@@ -5,6 +5,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForVisualQuestionAnswering,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
 
 AutoConfig.register(ScanConfig.model_type, ScanConfig, exist_ok=True)
 AutoModel.register(ScanConfig, ScanForImageTextRetrieval, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(ScanConfig, ScanForImageTextRetrieval, exist_ok=True)
 AutoConfig.register(MacConfig.model_type, MacConfig, exist_ok=True)
 AutoModel.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
 AutoModelForVisualQuestionAnswering.register(MacConfig, MacForQuestionAnswering, exist_ok=True)
