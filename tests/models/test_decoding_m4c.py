@@ -91,6 +91,21 @@ def test_beams_find_better_answers_than_the_greedy_search():
             assert score.item() == pytest.approx(expected, abs=1e-4)
 
 
+def test_several_answers_are_the_best_of_all_answers():
+    size, steps, questions, wanted = 4, 3, 5, 4
+    settings = {"length_penalty": 0.0, "output_scores": True, "num_return_sequences": wanted}
+    found = beam_search(TableDecoder(size), begin(questions), steps, 64, **settings)
+    assert found.sequences.shape == (questions * wanted, steps)
+    for question in range(questions):
+        decoder = TableDecoder(size)
+        ranked = {answer: likelihood(decoder, question, answer) for answer in all_answers(size, steps)}
+        best = sorted(ranked, key=ranked.get, reverse=True)[:wanted]
+        rows = range(question * wanted, (question + 1) * wanted)
+        assert [without_padding(found.sequences[row]) for row in rows] == best
+        assert found.sequences_scores[rows].tolist() == pytest.approx([ranked[answer] for answer in best], abs=1e-4)
+        torch.testing.assert_close(found.scores[rows[0], 0], decoder.scores((question, ANSWER_BEGIN)))
+
+
 def test_one_beam_is_the_greedy_search():
     greedy = greedy_search(TableDecoder(6), begin(20), 5, output_scores=True)
     one = beam_search(TableDecoder(6), begin(20), 5, 1, length_penalty=0.0, output_scores=True)
@@ -198,6 +213,11 @@ def test_number_of_words_and_beams_is_limited():
     for beams in (0, VOCABULARY + 1):
         with pytest.raises(ConfigurationError, match=f"num_beams is {beams}"):
             model.generate(**inputs, num_beams=beams)
+    entities = model.model.embed(**inputs)
+    assert len(model.decode(entities, num_beams=3, num_return_sequences=2).sequences) == 6
+    for answers in (0, 4):
+        with pytest.raises(ConfigurationError, match=f"num_return_sequences is {answers}; it must be 1 to the 3 beams"):
+            model.decode(entities, num_beams=3, num_return_sequences=answers)
 
 
 def test_own_words_are_fed_in_training_as_well():

@@ -68,6 +68,8 @@ class M4CAnswer:
 class M4CAnswers(ModelOutput):
     """What `generate` returns, of T steps for B questions; V is the size of the vocabulary, R that of OCR slots.
 
+    Where several answers of each question were asked for, B counts all of them, those of the first question first.
+
     Attributes:
         sequences: [B, T], 0 .. V - 1 for the vocabulary, V + r for OCR token r; padding after the answer's end.
         sequences_scores: [B], the sum of the words' log-probabilities (a softmax over vocabulary and OCR tokens); with
@@ -168,6 +170,7 @@ def search(
     length_penalty: float,
     output_scores: bool,
     stop_at_end: bool,
+    num_return_sequences: int,
 ) -> M4CAnswers:
     """Find the answers of an `M4CForQuestionAnswering`, greedily or with beams; see its `decode`."""
     most, words = model.config.num_decoding_steps, len(model.classifier.weight)
@@ -176,11 +179,15 @@ def search(
         raise ConfigurationError(f"max_new_tokens is {steps}; this model decodes 1 to {most} words")
     if not 1 <= num_beams <= words:
         raise ConfigurationError(f"num_beams is {num_beams}; it must be 1 to the {words} words of the vocabulary")
+    if not 1 <= num_return_sequences <= num_beams:
+        raise ConfigurationError(
+            f"num_return_sequences is {num_return_sequences}; it must be 1 to the {num_beams} beams"
+        )
     decoder = CachedDecoder(model, entities, steps)
     begin = torch.full((len(entities.states),), ANSWER_BEGIN, device=entities.states.device)
     if num_beams == 1:
         return greedy_search(decoder, begin, steps, output_scores, stop_at_end)
-    return beam_search(decoder, begin, steps, num_beams, length_penalty, output_scores)
+    return beam_search(decoder, begin, steps, num_beams, length_penalty, output_scores, num_return_sequences)
 
 
 def greedy_search(
@@ -220,6 +227,7 @@ def beam_search(
     num_beams: int,
     length_penalty: float = 1.0,
     output_scores: bool = False,
+    num_return_sequences: int = 1,
 ) -> M4CAnswers:
     """Follow the `num_beams` most probable beginnings of each answer; an answer that has ended keeps its place.
 
@@ -228,9 +236,10 @@ def beam_search(
         begin: The first words that are fed [B]: `ANSWER_BEGIN`.
         steps: At most.
         num_beams: K.
-        length_penalty: Of those found the one is returned whose log-probability is highest after division by its
+        length_penalty: Of those found the ones are returned whose log-probability is highest after division by their
             number of words to this power.
-        output_scores: Whether to return the scores of every step of that answer.
+        output_scores: Whether to return the scores of every step of these answers.
+        num_return_sequences: How many answers of each question are returned, the best first, side by side.
     """
     questions, device = len(begin), begin.device
     sums = torch.full((questions, num_beams), -torch.inf, device=device)
@@ -259,11 +268,11 @@ def beam_search(
             break
         decoder.reorder(rows)
     words = _lengths(sequences).view(questions, num_beams)
-    ranked, best = (sums / words.to(sums.dtype) ** length_penalty).max(dim=1)
-    rows = offsets.squeeze(1) + best
+    ranked, best = (sums / words.to(sums.dtype) ** length_penalty).topk(num_return_sequences)
+    rows = (offsets + best).flatten()
     sequences = sequences[rows]
     longest = int(_lengths(sequences).max())  # a beam that was dropped may have been longer
-    return M4CAnswers(sequences[:, :longest], ranked, None if scores is None else scores[rows, :longest])
+    return M4CAnswers(sequences[:, :longest], ranked.flatten(), None if scores is None else scores[rows, :longest])
 
 
 def _lengths(sequences: Tensor) -> Tensor:

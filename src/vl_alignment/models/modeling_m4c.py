@@ -332,6 +332,7 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
         length_penalty: float = 1.0,
         output_scores: bool = False,
         stop_at_end: bool = True,
+        num_return_sequences: int = 1,
     ) -> M4CAnswers:
         """Find the answers to entities that `M4CModel.embed` has made; see `generate`.
 
@@ -342,11 +343,13 @@ class M4CForQuestionAnswering(M4CPreTrainedModel):
             length_penalty: See `generate`.
             output_scores: See `generate`.
             stop_at_end: Whether a greedy answer ends at </s>; the published evaluation takes all steps.
+            num_return_sequences: How many of the beams are returned for each question, the best first.
 
         Raises:
             ConfigurationError: As of `generate`.
         """
-        return search(self, entities, num_beams, max_new_tokens, length_penalty, output_scores, stop_at_end)
+        settings = (num_beams, max_new_tokens, length_penalty, output_scores, stop_at_end, num_return_sequences)
+        return search(self, entities, *settings)
 
     @torch.no_grad()
     def generate(
