@@ -8,15 +8,26 @@ import pyarrow.parquet
 import pytest
 import torch
 from accelerate import Accelerator
+from transformers import ResNetConfig, ResNetModel
 
+from vl_alignment.models.configuration_damsm import DamsmConfig
 from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.models.inception_v3 import InceptionV3
 from vl_alignment.models.modeling_attngan import AttnGanForTextToImageGeneration
+from vl_alignment.models.modeling_damsm import DamsmModel
+from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.training.adversarial_settings import AdversarialSettings
+from vl_alignment.training.damsm import train_damsm_run
 from vl_alignment.training.data_options import changed_options
 from vl_alignment.training.evaluation import evaluate
 from vl_alignment.training.preparation import prepare_study
 from vl_alignment.training.presets import get_preset
-from vl_alignment.training.text_to_image_study import TextToImageStudy, damsm_arguments, with_all_splits
+from vl_alignment.training.text_to_image_study import (
+    TextToImageStudy,
+    damsm_arguments,
+    load_image_encoder,
+    with_all_splits,
+)
 
 from .pictures import FIELDS, OPTIONS, SETTINGS, SIZES, drawing_study
 
@@ -177,4 +188,43 @@ def test_a_validation_split_is_held_out_where_there_is_none():
     assert len(with_all_splits(split("train", "validation"))["test"]) == 40
     assert len(with_all_splits(split("train", "validation", "test"))["train"]) == 40
     with pytest.raises(DataError, match="train and test"):
-        with_all_splits(split("train"))
+        with_all_splits(split("train", "else"))
+
+
+def test_pictures_of_one_split_are_divided():
+    data = datasets.DatasetDict({"all": datasets.Dataset.from_dict({"image_id": [*range(400)]})})
+    divided = with_all_splits(data)
+    assert {name: len(part) for name, part in divided.items()} == {"train": 361, "validation": 19, "test": 20}
+    assert sorted(number for part in divided.values() for number in part["image_id"]) == [*range(400)]
+    few = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"image_id": [*range(19)]})})
+    with pytest.raises(DataError, match="19 pictures are too few"):
+        with_all_splits(few)
+
+
+def test_image_encoder_is_a_file_of_inception_s_weights(tmp_path):
+    torch.manual_seed(0)
+    network = InceptionV3("torchvision", 1000)
+    torch.save(network.state_dict(), tmp_path / "inception.pth")
+    encoder, fields = load_image_encoder(str(tmp_path / "inception.pth"))
+    damsm = DamsmModel(DamsmConfig(vocab_size=9, hidden_size=8, word_embedding_size=4, **fields))
+    damsm.vision_model.load_state_dict(encoder.state_dict())
+    weight = damsm.vision_model.state_dict()["Conv2d_1a_3x3.conv.weight"]
+    assert torch.equal(weight, network.state_dict()["Conv2d_1a_3x3.conv.weight"]) and damsm.config.freeze_vision
+
+
+def test_image_encoder_is_a_backbone_that_damsm_trains_with(tmp_path, finished):
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
+    backbone = ResNetModel(config)
+    backbone.save_pretrained(tmp_path / "backbone")
+    pictures = SquareImageProcessorPil(size={"height": 32, "width": 32}, image_mean=[0.4] * 3, image_std=[0.2] * 3)
+    pictures.save_pretrained(tmp_path / "backbone")
+    study = finished[0]
+    options = {**study.options, "image_encoder": str(tmp_path / "backbone")}
+    options["damsm"] = {**options["damsm"], "model": {"hidden_size": 8, "word_embedding_size": 4}}
+    arguments = damsm_arguments(options, study.model_fields)
+    result = train_damsm_run(study.data, dataset_name="blocks", output=tmp_path, command="test", **arguments)
+    trained = DamsmModel.from_pretrained(tmp_path / result["run_id"] / "model")
+    assert (trained.config.vision_image_size, trained.config.vision_mean) == (32, [0.4] * 3)
+    for name, tensor in backbone.state_dict().items():  # frozen: neither weights nor statistics have moved
+        assert torch.equal(trained.vision_model.state_dict()[name], tensor), name

@@ -200,19 +200,31 @@ def with_all_splits(data: datasets.DatasetDict) -> datasets.DatasetDict:
     """Return the data with the splits that training needs.
 
     Data sets for pictures from words have two: training, and one that results are measured on ("test", or
-    "validation" where there is no other). Then one training picture in twenty becomes the validation split.
+    "validation" where there is no other). Then one training picture in twenty becomes the validation split. Where there
+    is but one split, whatever its name, as of pictures of one's own, another one in twenty becomes the test split.
 
     Raises:
-        DataError: There is no training split, or nothing to measure on.
+        DataError: There is no training split among several, or too few pictures to hold some out.
     """
     splits = dict(data)
+    if len(splits) == 1:
+        splits["train"] = splits.pop(*splits)
+        splits["train"], splits["test"] = _hold_out(splits["train"])
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
     if "train" not in splits or "test" not in splits:
         raise DataError(f"Training needs the splits train and test; the data set has {sorted(data)}.")
     if "validation" not in splits:
-        train = splits["train"]
-        held = np.arange(len(train)) % HELD_OUT == HELD_OUT - 1
-        splits["train"] = train.select(np.flatnonzero(~held))
-        splits["validation"] = train.select(np.flatnonzero(held))
+        splits["train"], splits["validation"] = _hold_out(splits["train"])
     return datasets.DatasetDict({name: splits[name] for name in ("train", "validation", "test")})
+
+
+def _hold_out(pictures: datasets.Dataset) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Divide pictures into those that stay and one in twenty, the same ones every time."""
+    held = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
+    if not held.any():
+        raise DataError(
+            f"{len(pictures)} pictures are too few to hold one in {HELD_OUT} out for testing; give at least "
+            f"{HELD_OUT}, or the splits train, validation and test."
+        )
+    return pictures.select(np.flatnonzero(~held)), pictures.select(np.flatnonzero(held))
