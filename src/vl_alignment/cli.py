@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import cli_hub
 from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
 
 __all__ = ["main"]
@@ -361,6 +362,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "build-vocabulary": _build_vocabulary,
     "variants": _variants,
     "env": _env,
+    "push": cli_hub.push,
+    "push-study": cli_hub.push_study,
 }
 
 

@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
     _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
+    _add_push(commands)
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
 
@@ -296,6 +297,33 @@ def _add_build_vocabulary(commands: Any) -> None:
     parser.add_argument("--size", type=int, help="entries at most, four special words included (5000; blocks-text 40)")
     parser.add_argument("--output", type=Path, required=True, help="text file, one word a line")
     _add_sizes(parser)
+
+
+def _add_push(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "push",
+        "Push a finished run to the Hub: weights, code, results and card. The token is that of `hf auth login`, or "
+        "HF_TOKEN. What is there with the same content is not sent again.",
+    )
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--repo-id", required=True, metavar="NAMESPACE/NAME", help="repository; made if it is missing")
+    _add_where(parser)
+    parser = _command(
+        commands,
+        "push-study",
+        "Push every finished run of an output folder, one repository a variant; further seeds are branches. Run it "
+        "again to go on.",
+    )
+    parser.add_argument("output", type=Path, help="folder of the runs, as `compare` writes it")
+    parser.add_argument("--namespace", required=True, help="your user or organization on the Hub")
+    parser.add_argument("--collection", metavar="TITLE", help="list the repositories in a collection of this title")
+    _add_where(parser)
+
+
+def _add_where(parser: Any) -> None:
+    parser.add_argument("--private", action="store_true", help="only its owners may see it")
+    parser.add_argument("--dry-run", action="store_true", help="print files and sizes; send nothing")
 
 
 def _add_backbone(parser: Any) -> None:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from ..models.errors import HubError, VlAlignmentError

@@ -1,0 +1,53 @@
+"""The commands about the Hub; they parse, call one function, and print."""
+
+import argparse
+from typing import Any
+
+__all__ = ["push", "push_study"]
+
+
+def push(parsed: argparse.Namespace) -> None:
+    """Push one run."""
+    from .hub.push import push_run
+
+    _print_report(push_run(parsed.run, parsed.repo_id, private=parsed.private, dry_run=parsed.dry_run))
+
+
+def push_study(parsed: argparse.Namespace) -> None:
+    """Push all runs of an output folder.
+
+    Raises:
+        HubError: Some of them could not be pushed; the others were.
+    """
+    from .hub.push import push_study as push_runs
+    from .models.errors import HubError
+
+    report = push_runs(
+        parsed.output, parsed.namespace, private=parsed.private, dry_run=parsed.dry_run, collection=parsed.collection
+    )
+    for name, pushed in report.pushed.items():
+        print(f"{name} -> {pushed.repo_id}, {pushed.branch}")
+        _print_report(pushed)
+    if report.collection is not None:
+        print(f"collection: {report.collection}")
+    for name, reason in report.failures.items():
+        print(f"{name} failed: {reason}")
+    if report.failures:
+        runs = len(report.pushed) + len(report.failures)
+        done = "would be" if parsed.dry_run else "were"
+        raise HubError(
+            f"{len(report.failures)} of {runs} runs could not be pushed ({', '.join(report.failures)}), "
+            f"{len(report.pushed)} {done}; the same command goes on when what is said above is mended"
+        )
+
+
+def _print_report(report: Any) -> None:
+    if report.url is None:
+        width = max(map(len, report.files))
+        for name, size in report.files.items():
+            print(f"  {name:<{width}}  {size:>12,} bytes")
+        print(f"would push {len(report.files)} files, {sum(report.files.values()):,} bytes, to {report.repo_id}")
+        return
+    sent = sum(report.files[name] for name in report.sent)
+    there = len(report.files) - len(report.sent)
+    print(f"{report.url}: {len(report.sent)} files sent ({sent:,} bytes), {there} were there already")

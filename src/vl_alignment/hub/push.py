@@ -1,0 +1,224 @@
+"""Runs to repositories of the Hub: only what differs is sent, weights before the card."""
+
+import hashlib
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.hf_api import RepoFile
+from tqdm import tqdm
+
+from ..models.errors import HubError, ResultsError, VlAlignmentError
+from ..training.runs import read_result
+from .connection import check_repo_id, connect, hub_errors
+from .repository import CARD, write_card, write_repository, write_weights
+from .variants import variant_name
+
+__all__ = ["PushReport", "StudyReport", "push_run", "push_study"]
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a repository holds of a run, and what of that was sent.
+
+    Attributes:
+        repo_id: `namespace/name`.
+        branch: "main", or the branch of a further seed.
+        files: All files of the run, by name, with their sizes in bytes.
+        sent: Those that were not there with the same content; empty in a dry run.
+        url: Where to look at it; None in a dry run.
+    """
+
+    repo_id: str
+    branch: str
+    files: dict[str, int]
+    sent: tuple[str, ...] = ()
+    url: str | None = None
+
+
+@dataclass
+class StudyReport:
+    """What became of the runs of an output folder.
+
+    Attributes:
+        pushed: One report a run, in the order of the runs.
+        failures: What went wrong, by the run's name.
+        collection: The page of the collection that lists the repositories, where one was asked for.
+    """
+
+    pushed: dict[str, PushReport] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    collection: str | None = None
+
+
+def push_run(
+    run: Path | str,
+    repo_id: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    branch: str = MAIN,
+    token: str | None = None,
+) -> PushReport:
+    """Push a finished run: weights, code and results in one commit, then the card in another.
+
+    Files that are there with the same content are not sent again, whether the first push ended or not; files of others
+    stay.
+
+    Args:
+        run: The run's folder.
+        repo_id: `namespace/name`; made if it is not there.
+        private: Whether only its owners may see it.
+        dry_run: Write the files to a temporary folder and report them; nothing is sent, no token is needed.
+        branch: Where to; made from `main` if it is not there.
+        token: Of the Hub; by default the one that is logged in.
+
+    Raises:
+        ResultsError: The run has no results, or they are damaged or of another model.
+        CheckpointError: Its model is missing, half written, or holds numbers that are not finite.
+        HubError: No repository id, no token, no network, no right to write, a newer commit, or a card that cannot be
+            written or is refused (the weights are there then).
+    """
+    run = Path(run)
+    check_repo_id(repo_id)
+    api = None if dry_run else connect(token)
+    with tempfile.TemporaryDirectory(prefix="vl-alignment-push-") as temporary:
+        folder = Path(temporary)
+        if api is None:
+            write_repository(run, folder, repo_id=repo_id)
+            return PushReport(repo_id, branch, _sizes(folder))
+        write_weights(run, folder)
+        url = _make_repository(api, repo_id, private, branch)
+        sent = _send(api, folder, repo_id, branch, f"Weights, code and results of {run.resolve().name}")
+        try:
+            write_card(run, folder, repo_id=repo_id)
+            sent += _send(api, folder, repo_id, branch, f"Card of {run.resolve().name}")
+        except Exception as error:  # whatever a template does, the weights are there
+            raise HubError(f"the weights are pushed, but not the card ({CARD}): {error}", repo_id=repo_id) from error
+        return PushReport(repo_id, branch, _sizes(folder), sent, url)
+
+
+def push_study(
+    output: Path | str,
+    namespace: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    collection: str | None = None,
+    token: str | None = None,
+) -> StudyReport:
+    """Push every finished run of an output folder, one repository a variant; run it again to go on.
+
+    The lowest seed's run is on `main`, those of further seeds are on branches `seed1`, `seed2`, ... A run that cannot
+    be pushed does not keep the others from it.
+
+    Args:
+        output: What `compare` wrote to.
+        namespace: Your user or organization on the Hub.
+        private: Whether only its owners may see the repositories and the collection.
+        dry_run: As in `push_run`.
+        collection: Title of a collection that lists the repositories; made if it is not there.
+        token: As in `push_run`.
+
+    Raises:
+        ResultsError: There is no finished run.
+        HubError: The namespace is none, there is no token or no network, or the collection cannot be made.
+    """
+    check_repo_id(f"{namespace}/study")
+    report = StudyReport()
+    runs = _finished_runs(Path(output), report)
+    if not dry_run:
+        with hub_errors(namespace):  # what is wrong for all runs is said once
+            connect(token).whoami()
+    for run, (name, branch) in tqdm(runs.items(), desc="push", unit="run", disable=None):
+        try:
+            report.pushed[run.name] = push_run(
+                run, f"{namespace}/{name}", private=private, dry_run=dry_run, branch=branch, token=token
+            )
+        except VlAlignmentError as error:
+            report.failures[run.name] = str(error)
+    if collection is not None and not dry_run and report.pushed:
+        report.collection = _collect(connect(token), collection, namespace, private, report)
+    return report
+
+
+def _finished_runs(output: Path, report: StudyReport) -> dict[Path, tuple[str, str]]:
+    """Return the repository's name and the branch of every finished run; note those that cannot be read."""
+    if not output.is_dir():
+        raise ResultsError("There is no such folder of runs.", path=output)
+    seeds: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file in sorted(output.glob("*/results.json")):
+        try:
+            result = read_result(file)
+        except ResultsError as error:
+            report.failures[file.parent.name] = str(error)
+            continue
+        name = variant_name(
+            result["model"], result["dataset"]["name"], result["alignment_function"], result["released_layout"]
+        )
+        seeds[name][result["seed"]] = file.parent
+    if not seeds and not report.failures:
+        raise ResultsError("There are no finished runs to push.", path=output)
+    return {
+        run: (name, MAIN if seed == min(of_variant) else f"seed{seed}")
+        for name, of_variant in seeds.items()
+        for seed, run in sorted(of_variant.items())
+    }
+
+
+def _make_repository(api: HfApi, repo_id: str, private: bool, branch: str) -> str:
+    """Make the repository and the branch where they are missing; return the page.
+
+    Raises:
+        HubError: It is there already and public, although it shall be private.
+    """
+    with hub_errors(repo_id):
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id).private:
+            raise HubError("is there already and public; make it private in its settings first", repo_id=repo_id)
+        if branch != MAIN:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+    return str(url) if branch == MAIN else f"{url}/tree/{branch}"
+
+
+def _send(api: HfApi, folder: Path, repo_id: str, branch: str, message: str) -> tuple[str, ...]:
+    """Commit the files whose content the branch does not have; return their names."""
+    with hub_errors(repo_id):
+        head = api.repo_info(repo_id, revision=branch).sha
+        entries = api.list_repo_tree(repo_id, revision=head, recursive=True)
+        there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+        changed = [path for path in sorted(folder.iterdir()) if not _is_same(path, there.get(path.name))]
+        if changed:
+            additions = [CommitOperationAdd(path.name, path) for path in changed]
+            # The parent keeps what somebody else committed in this moment from being overwritten.
+            api.create_commit(repo_id, additions, commit_message=message, revision=branch, parent_commit=head)
+    return tuple(path.name for path in changed)
+
+
+def _is_same(path: Path, entry: RepoFile | None) -> bool:
+    """Whether a file has the content that the Hub's entry of it names by a hash."""
+    if entry is None or entry.size != path.stat().st_size:
+        return False
+    if entry.lfs is not None:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
+    content = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)  # as git names it
+    return blob.hexdigest() == entry.blob_id
+
+
+def _collect(api: HfApi, title: str, namespace: str, private: bool, report: StudyReport) -> str:
+    """List the pushed repositories in a collection; return its page."""
+    with hub_errors(f"collection {title!r} of {namespace}"):
+        collection = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
+        for repo_id in dict.fromkeys(pushed.repo_id for pushed in report.pushed.values()):
+            api.add_collection_item(collection.slug, repo_id, "model", exists_ok=True)
+    return collection.url
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
