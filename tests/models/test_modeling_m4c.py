@@ -569,3 +569,17 @@ def test_trainer_of_transformers_trains_it(tmp_path):
     trainer.save_model(tmp_path / "trained")
     trained = AutoModel.from_pretrained(tmp_path / "trained")
     assert torch.equal(trained(**teaching_inputs()).logits, model.eval()(**teaching_inputs()).logits)
+
+
+def test_a_fine_tuned_detector_is_a_linear_layer_before_the_features():
+    """As MMF's M4C: fc7 = relu(W fc6 + b), of objects and of OCR tokens, then as ever."""
+    inputs, model = tiny_inputs(), tiny_model(fine_tuned_detector=True)
+    plain = tiny_model()
+    state = model.state_dict()
+    plain.load_state_dict({name: tensor for name, tensor in state.items() if ".detector." not in name}, strict=True)
+    given = dict(inputs)
+    for name, kind in (("region_features", "objects"), ("ocr_features", "ocr_tokens")):
+        layer = model.model.picture_embedding.get_submodule(f"{kind}.detector")
+        given[name] = (inputs[name] @ layer.weight.T + layer.bias).clamp_min(0)
+    torch.testing.assert_close(model(**inputs).logits, plain(**given).logits)
+    assert not torch.allclose(plain(**inputs).logits, plain(**given).logits)

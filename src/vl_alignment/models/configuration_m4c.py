@@ -29,6 +29,9 @@ class M4CConfig(VisionAlignmentConfig):
         ocr_padding_size: Zeros at the end of the OCR feature, whose weights old checkpoints have.
         question_spellings: Whether question words that the tokenizer does not know are told by their spelling, as OCR
             tokens are (`question_phoc`): a question can then name an unseen word in the picture. Published: no.
+        fine_tuned_detector: Whether region features first pass a linear layer of the model's own and a ReLU, one for
+            objects and one for OCR tokens: MMF's M4C trains the detector's last layer (fc7) so, and is given what
+            comes before it (fc6). As published by the paper's authors: no.
         normalize_features: Whether each part of a feature is brought to unit L2 norm before the parts are joined.
         object_grid_size: Where no boxes are given, the grid of features is pooled to so many cells a side, which are
             the objects; OCR tokens are still pooled from the finer grid. By default each of its cells is an object.
@@ -76,6 +79,7 @@ class M4CConfig(VisionAlignmentConfig):
     phoc_size: int = 604
     ocr_padding_size: int = 50
     question_spellings: bool = False
+    fine_tuned_detector: bool = False
     normalize_features: bool = True
     object_grid_size: int | None = None
     box_scale: float | int = 1.0

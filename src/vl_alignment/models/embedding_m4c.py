@@ -268,19 +268,23 @@ def pool_regions(grid: Tensor, boxes: Tensor) -> Tensor:
 class BoxedEmbedding(nn.Module):
     """LN(linear(feature)) + LN(linear(box)): what objects and OCR tokens have in common."""
 
-    def __init__(self, config: M4CConfig, feature_size: int, dropout: float) -> None:
+    def __init__(self, config: M4CConfig, feature_size: int, region_size: int, dropout: float) -> None:
         super().__init__()
         self.normalize, self.dropout = config.normalize_features, dropout
+        self.detector = UniformLinear(region_size, region_size) if config.fine_tuned_detector else None
         self.box_scale = config.box_scale
         self.features = UniformLinear(feature_size, config.hidden_size)
         self.feature_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.boxes = UniformLinear(4, config.hidden_size)
         self.box_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def embed(self, parts: list[Tensor], boxes: Tensor) -> Tensor:
-        """Parts of the features [I, n, ...] and boxes [I, n, 4] -> [I, n, d]."""
+    def embed(self, parts: list[Tensor], regions: Tensor, boxes: Tensor) -> Tensor:
+        """Further parts of the features [I, n, ...], of the regions [I, n, F], and boxes [I, n, 4] -> [I, n, d]."""
         dtype = self.features.weight.dtype
-        parts = [part.to(dtype) for part in parts]
+        regions = regions.to(dtype)
+        if self.detector is not None:
+            regions = F.relu(self.detector(regions))
+        parts = [*(part.to(dtype) for part in parts), regions]
         if self.normalize:
             parts = [F.normalize(part, dim=-1) for part in parts]
         joined = torch.cat(parts, dim=-1)
@@ -296,23 +300,24 @@ class ObjectEmbedding(BoxedEmbedding):
     """Region features [I, O, F] and boxes [I, O, 4] -> objects [I, O, d]."""
 
     def __init__(self, config: M4CConfig) -> None:
-        super().__init__(config, config.feature_size, config.object_dropout)
+        super().__init__(config, config.feature_size, config.feature_size, config.object_dropout)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """Embed; the features are normalised here."""
-        return self.embed([features], boxes)
+        return self.embed([], features, boxes)
 
 
 class OcrEmbedding(BoxedEmbedding):
     """Word vectors, character histograms, region features [I, R, ...] and boxes [I, R, 4] -> OCR tokens [I, R, d]."""
 
     def __init__(self, config: M4CConfig) -> None:
-        size = config.word_vector_size + config.phoc_size + (config.ocr_feature_size or 0) + config.ocr_padding_size
-        super().__init__(config, size, config.ocr_dropout)
+        region_size = config.ocr_feature_size or 0
+        size = config.word_vector_size + config.phoc_size + region_size + config.ocr_padding_size
+        super().__init__(config, size, region_size, config.ocr_dropout)
 
     def forward(self, word_vectors: Tensor | None, phoc: Tensor | None, features: Tensor, boxes: Tensor) -> Tensor:
         """Embed; each part is normalised here."""
-        return self.embed([part for part in (word_vectors, phoc, features) if part is not None], boxes)
+        return self.embed([part for part in (word_vectors, phoc) if part is not None], features, boxes)
 
 
 @dataclass
