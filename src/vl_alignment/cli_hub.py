@@ -8,9 +8,12 @@ __all__ = ["push", "push_study"]
 
 def push(parsed: argparse.Namespace) -> None:
     """Push one run."""
-    from .hub.push import push_run
+    from .hub.push import push_run, push_space
 
-    _print_report(push_run(parsed.run, parsed.repo_id, private=parsed.private, dry_run=parsed.dry_run))
+    where = {"private": parsed.private, "dry_run": parsed.dry_run}
+    _print_report(push_run(parsed.run, parsed.repo_id, **where))
+    if parsed.with_space:
+        _print_report(push_space(f"{parsed.repo_id}-demo", [parsed.repo_id], **where))
 
 
 def push_study(parsed: argparse.Namespace) -> None:
@@ -23,11 +26,19 @@ def push_study(parsed: argparse.Namespace) -> None:
     from .models.errors import HubError
 
     report = push_runs(
-        parsed.output, parsed.namespace, private=parsed.private, dry_run=parsed.dry_run, collection=parsed.collection
+        parsed.output,
+        parsed.namespace,
+        private=parsed.private,
+        dry_run=parsed.dry_run,
+        space=parsed.space,
+        collection=parsed.collection,
     )
     for name, pushed in report.pushed.items():
         print(f"{name} -> {pushed.repo_id}, {pushed.branch}")
         _print_report(pushed)
+    if report.space is not None:
+        print(f"Space -> {report.space.repo_id}")
+        _print_report(report.space)
     if report.collection is not None:
         print(f"collection: {report.collection}")
     for name, reason in report.failures.items():

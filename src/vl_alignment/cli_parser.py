@@ -308,6 +308,7 @@ def _add_push(commands: Any) -> None:
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--repo-id", required=True, metavar="NAMESPACE/NAME", help="repository; made if it is missing")
+    parser.add_argument("--with-space", action="store_true", help="push a Space that tries it, NAMESPACE/NAME-demo")
     _add_where(parser)
     parser = _command(
         commands,
@@ -317,6 +318,7 @@ def _add_push(commands: Any) -> None:
     )
     parser.add_argument("output", type=Path, help="folder of the runs, as `compare` writes it")
     parser.add_argument("--namespace", required=True, help="your user or organization on the Hub")
+    parser.add_argument("--space", metavar="NAME", help="push a Space of this name that tries all the variants")
     parser.add_argument("--collection", metavar="TITLE", help="list the repositories in a collection of this title")
     _add_where(parser)
 

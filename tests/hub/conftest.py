@@ -1,6 +1,8 @@
 import huggingface_hub.constants
 import pytest
 
+from vl_alignment.models.alignment import ALIGNMENT_FUNCTIONS
+
 from .hub_server import OWNER_TOKEN, HubServer
 
 
@@ -23,3 +25,12 @@ def client(hub, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setenv("HF_TOKEN", OWNER_TOKEN)
     return hub
+
+
+@pytest.fixture
+def open_table():
+    """The table of alignment functions, put back as it was after the test."""
+    before = dict(ALIGNMENT_FUNCTIONS)
+    yield ALIGNMENT_FUNCTIONS
+    ALIGNMENT_FUNCTIONS.clear()
+    ALIGNMENT_FUNCTIONS.update(before)

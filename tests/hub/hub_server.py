@@ -90,6 +90,7 @@ class HubServer:
         collections: By slug.
         requests: Method and path of everything that was asked, in order.
         drops: Requests (a method and a pattern of the path) whose connection ends half way, each once.
+        card_problem: What is wrong with every card, if anything shall be.
         before_commit: Called once before the next commit is looked at.
     """
 
@@ -99,6 +100,7 @@ class HubServer:
         self.collections: dict[str, dict] = {}
         self.requests: list[tuple[str, str]] = []
         self.drops: list[tuple[str, str]] = []
+        self.card_problem: str | None = None
         self.before_commit: Callable[[], object] | None = None
         self.lock = threading.RLock()
         handler = type("Handler", (Handler,), {"hub": self})
@@ -262,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
         match = METADATA.match(self.given()["content"].encode())
         try:
             metadata = yaml.safe_load(match[1]) if match else {}
-            problem = None if isinstance(metadata, dict) else "metadata is no mapping"
+            problem = self.hub.card_problem if isinstance(metadata, dict) else "metadata is no mapping"
         except yaml.YAMLError as error:
             problem = str(error)
         self.send(400 if problem else 200, {"errors": [{"message": problem}] if problem else [], "warnings": []})

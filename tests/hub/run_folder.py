@@ -3,10 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-from transformers import ResNetConfig
-
 from tests.analysis.synthetic import make_answer_result, make_drawing_result, make_read_answer_result, make_result
 from tests.models import attngan_model, m4c_model, mac_model, scan_model
+from transformers import ResNetConfig
+
 from vl_alignment.data.vocabulary import build_word_tokenizer
 from vl_alignment.models import (
     AttnGanProcessor,

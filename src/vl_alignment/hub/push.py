@@ -1,24 +1,22 @@
 """Runs to repositories of the Hub: only what differs is sent, weights before the card."""
 
-import hashlib
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub import HfApi
 from tqdm import tqdm
 
 from ..models.errors import HubError, ResultsError, VlAlignmentError
 from ..training.runs import read_result
 from .connection import check_repo_id, connect, hub_errors
 from .repository import CARD, write_card, write_repository, write_weights
+from .upload import MAIN, files_below, make_repository, send_folder
 from .variants import variant_name
 
-__all__ = ["PushReport", "StudyReport", "push_run", "push_study"]
-
-MAIN = "main"
+__all__ = ["PushReport", "StudyReport", "push_run", "push_space", "push_study"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,13 @@ class StudyReport:
     Attributes:
         pushed: One report a run, in the order of the runs.
         failures: What went wrong, by the run's name.
+        space: Of the page that shows all variants, where one was asked for.
         collection: The page of the collection that lists the repositories, where one was asked for.
     """
 
     pushed: dict[str, PushReport] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    space: PushReport | None = None
     collection: str | None = None
 
 
@@ -92,14 +92,49 @@ def push_run(
             write_repository(run, folder, repo_id=repo_id)
             return PushReport(repo_id, branch, _sizes(folder))
         write_weights(run, folder)
-        url = _make_repository(api, repo_id, private, branch)
-        sent = _send(api, folder, repo_id, branch, f"Weights, code and results of {run.resolve().name}")
+        url = make_repository(api, repo_id, private=private, branch=branch)
+        name = run.resolve().name
+        sent = send_folder(api, folder, repo_id, f"Weights, code and results of {name}", branch=branch)
         try:
             write_card(run, folder, repo_id=repo_id)
-            sent += _send(api, folder, repo_id, branch, f"Card of {run.resolve().name}")
+            sent += send_folder(api, folder, repo_id, f"Card of {name}", branch=branch)
         except Exception as error:  # whatever a template does, the weights are there
             raise HubError(f"the weights are pushed, but not the card ({CARD}): {error}", repo_id=repo_id) from error
         return PushReport(repo_id, branch, _sizes(folder), sent, url)
+
+
+def push_space(
+    space_id: str,
+    models: Sequence[str],
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    token: str | None = None,
+) -> PushReport:
+    """Push a Space: a page that tries repositories of models, two of them side by side.
+
+    Args:
+        space_id: `namespace/name` of the Space; made if it is not there.
+        models: Repositories of the Hub.
+        private: Whether only its owners may see it. A Space reads private models only with a token among its secrets.
+        dry_run: As in `push_run`.
+        token: As in `push_run`.
+
+    Raises:
+        HubError: As in `push_run`.
+    """
+    from ..serving.space import write_space
+
+    check_repo_id(space_id)
+    api = None if dry_run else connect(token)
+    with tempfile.TemporaryDirectory(prefix="vl-alignment-space-") as temporary:
+        folder = Path(temporary)
+        write_space(folder, models, title=space_id.partition("/")[2])
+        if api is None:
+            return PushReport(space_id, MAIN, _sizes(folder))
+        url = make_repository(api, space_id, private=private, repo_type="space")
+        sent = send_folder(api, folder, space_id, "The page and its examples", repo_type="space")
+        return PushReport(space_id, MAIN, _sizes(folder), sent, url)
 
 
 def push_study(
@@ -108,6 +143,7 @@ def push_study(
     *,
     private: bool = False,
     dry_run: bool = False,
+    space: str | None = None,
     collection: str | None = None,
     token: str | None = None,
 ) -> StudyReport:
@@ -119,16 +155,17 @@ def push_study(
     Args:
         output: What `compare` wrote to.
         namespace: Your user or organization on the Hub.
-        private: Whether only its owners may see the repositories and the collection.
+        private: Whether only its owners may see the repositories, the Space and the collection.
         dry_run: As in `push_run`.
+        space: Name, below the namespace, of a Space that shows all the variants; made if it is not there.
         collection: Title of a collection that lists the repositories; made if it is not there.
         token: As in `push_run`.
 
     Raises:
         ResultsError: There is no finished run.
-        HubError: The namespace is none, there is no token or no network, or the collection cannot be made.
+        HubError: The namespace is none, there is no token or no network, or Space or collection cannot be made.
     """
-    check_repo_id(f"{namespace}/study")
+    check_repo_id(f"{namespace}/{space or 'study'}")
     report = StudyReport()
     runs = _finished_runs(Path(output), report)
     if not dry_run:
@@ -141,8 +178,11 @@ def push_study(
             )
         except VlAlignmentError as error:
             report.failures[run.name] = str(error)
-    if collection is not None and not dry_run and report.pushed:
-        report.collection = _collect(connect(token), collection, namespace, private, report)
+    models = [pushed.repo_id for pushed in report.pushed.values() if pushed.branch == MAIN]
+    if space is not None and models:
+        report.space = push_space(f"{namespace}/{space}", models, private=private, dry_run=dry_run, token=token)
+    if collection is not None and models and not dry_run:
+        report.collection = _collect(connect(token), collection, namespace, private, models, report.space)
     return report
 
 
@@ -170,55 +210,18 @@ def _finished_runs(output: Path, report: StudyReport) -> dict[Path, tuple[str, s
     }
 
 
-def _make_repository(api: HfApi, repo_id: str, private: bool, branch: str) -> str:
-    """Make the repository and the branch where they are missing; return the page.
-
-    Raises:
-        HubError: It is there already and public, although it shall be private.
-    """
-    with hub_errors(repo_id):
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.repo_info(repo_id).private:
-            raise HubError("is there already and public; make it private in its settings first", repo_id=repo_id)
-        if branch != MAIN:
-            api.create_branch(repo_id, branch=branch, exist_ok=True)
-    return str(url) if branch == MAIN else f"{url}/tree/{branch}"
-
-
-def _send(api: HfApi, folder: Path, repo_id: str, branch: str, message: str) -> tuple[str, ...]:
-    """Commit the files whose content the branch does not have; return their names."""
-    with hub_errors(repo_id):
-        head = api.repo_info(repo_id, revision=branch).sha
-        entries = api.list_repo_tree(repo_id, revision=head, recursive=True)
-        there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-        changed = [path for path in sorted(folder.iterdir()) if not _is_same(path, there.get(path.name))]
-        if changed:
-            additions = [CommitOperationAdd(path.name, path) for path in changed]
-            # The parent keeps what somebody else committed in this moment from being overwritten.
-            api.create_commit(repo_id, additions, commit_message=message, revision=branch, parent_commit=head)
-    return tuple(path.name for path in changed)
-
-
-def _is_same(path: Path, entry: RepoFile | None) -> bool:
-    """Whether a file has the content that the Hub's entry of it names by a hash."""
-    if entry is None or entry.size != path.stat().st_size:
-        return False
-    if entry.lfs is not None:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
-    content = path.read_bytes()
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)  # as git names it
-    return blob.hexdigest() == entry.blob_id
-
-
-def _collect(api: HfApi, title: str, namespace: str, private: bool, report: StudyReport) -> str:
-    """List the pushed repositories in a collection; return its page."""
+def _collect(
+    api: HfApi, title: str, namespace: str, private: bool, models: Sequence[str], space: PushReport | None
+) -> str:
+    """List what was pushed in a collection; return its page."""
     with hub_errors(f"collection {title!r} of {namespace}"):
         collection = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
-        for repo_id in dict.fromkeys(pushed.repo_id for pushed in report.pushed.values()):
+        if space is not None:
+            api.add_collection_item(collection.slug, space.repo_id, "space", exists_ok=True)
+        for repo_id in models:
             api.add_collection_item(collection.slug, repo_id, "model", exists_ok=True)
     return collection.url
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return {name: path.stat().st_size for name, path in files_below(folder).items()}

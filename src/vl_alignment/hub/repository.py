@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoProcessor
 from ..models.errors import CheckpointError, ResultsError, VlAlignmentError
 from ..training.runs import RunDirectory, read_result
 from .flat_code import save_with_code, without_local_paths
+from .model_card import build_run_card
 
 __all__ = ["write_card", "write_repository", "write_weights"]
 
@@ -40,11 +41,11 @@ def write_repository(run: Path, folder: Path, *, repo_id: str) -> None:
 def write_weights(run: Path, folder: Path) -> None:
     """Write all but the card; see `write_repository`."""
     directory, result = RunDirectory(run), _result_of(run)
+    description = directory.read_run()
     model, processor = _load(directory.model)
     _check_same_model(result, model.config, directory)
     save_with_code(model, processor, folder)
     _write_json(folder / "results.json", without_local_paths(result))
-    description = directory.read_run()
     if description is not None:
         kept = {name: description[name] for name in TRAINING_FIELDS if name in description}
         _write_json(folder / "training_arguments.json", without_local_paths(kept))
@@ -55,11 +56,7 @@ def write_weights(run: Path, folder: Path) -> None:
 
 def write_card(run: Path, folder: Path, *, repo_id: str) -> None:
     """Write the card beside what `write_weights` wrote; see `write_repository`."""
-    from .model_card import build_model_card, check_card_metadata
-
-    text = build_model_card(_result_of(run), config=RunDirectory(run).read_run(), repo_id=repo_id)
-    check_card_metadata(text)
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(build_run_card(run, repo_id=repo_id), encoding="utf-8")
 
 
 def _result_of(run: Path) -> dict[str, Any]:
