@@ -1,0 +1,128 @@
+"""What one visitor may ask of the page's server, and the message where it is more."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image, ImageOps
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+
+__all__ = [
+    "LIMITS",
+    "MOST_PICTURES",
+    "UPLOAD_BYTES",
+    "WAITING",
+    "RequestLimit",
+    "checked_captions",
+    "checked_text",
+    "open_picture",
+    "printed_words",
+]
+
+MOST_PIXELS = 25_000_000
+MOST_CHARACTERS, MOST_CAPTIONS, MOST_PRINTED_WORDS, MOST_PICTURES = 4_000, 32, 100, 8
+UPLOAD_BYTES, REQUEST_BYTES = 20_000_000, 1_000_000
+WAITING = 16
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+LIMITS = (
+    f"Pictures of at most {MOST_PIXELS // 10**6} megapixels and {UPLOAD_BYTES // 10**6} MB, texts of at most "
+    f"{MOST_CHARACTERS:,} characters. Requests are answered one by one; at most {WAITING} wait."
+)
+
+
+class RequestLimit:
+    """Refuses requests whose body is larger than the page ever sends; of files gradio itself counts the bytes."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve an ASGI request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = REQUEST_BYTES + UPLOAD_BYTES * scope["path"].endswith("/upload")
+        reason = f"The request is larger than {limit:,} bytes."
+        if int(dict(scope["headers"]).get(b"content-length", 0)) > limit:
+            await PlainTextResponse(reason, 413)(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Any:  # a body may come without saying how long it is
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise HTTPException(413, reason)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def open_picture(path: str | None) -> Image.Image:
+    """Read an uploaded picture in RGB, turned as its camera says.
+
+    Raises:
+        ValueError: There is none, it is too large, or it is no picture that can be read.
+    """
+    if path is None:
+        raise ValueError("Choose a picture first.")
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(
+                    f"The picture has {picture.width} x {picture.height} pixels; at most {MOST_PIXELS // 10**6} "
+                    "megapixels are taken here. Make it smaller."
+                )
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ValueError("The picture is far too large once it is unpacked. Make it smaller.") from error
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"The picture cannot be read. Give a complete file: {', '.join(FORMATS)}.") from error
+
+
+def checked_text(text: str | None, what: str) -> str:
+    """Return a text without the space around it.
+
+    Raises:
+        ValueError: It is empty or too long.
+    """
+    text = (text or "").strip()
+    if not text:
+        raise ValueError(f"Type {what} first.")
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"The text has {len(text):,} characters; at most {MOST_CHARACTERS:,} are taken here.")
+    return text
+
+
+def checked_captions(text: str | None) -> list[str]:
+    """Return the captions of a text that has one a line.
+
+    Raises:
+        ValueError: There are none, or too many, or they are too long together.
+    """
+    lines = (line.strip() for line in checked_text(text, "a caption").splitlines())
+    captions = [line for line in lines if line]
+    if len(captions) > MOST_CAPTIONS:
+        raise ValueError(f"There are {len(captions)} captions; at most {MOST_CAPTIONS} are taken here.")
+    return captions
+
+
+def printed_words(table: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[float]]]:
+    """Read words and boxes from a table's rows (word, left, top, right, bottom); rows without a word are left out.
+
+    Raises:
+        ValueError: There are too many, or a box is not four fractions.
+    """
+    rows = [row for row in table if row and str(row[0] or "").strip()]
+    if len(rows) > MOST_PRINTED_WORDS:
+        raise ValueError(f"{len(rows)} words stand in the table; at most {MOST_PRINTED_WORDS} are taken here.")
+    words = [checked_text(str(row[0]), "a word") for row in rows]
+    try:
+        boxes = [[float(edge) for edge in row[1:5]] for row in rows]
+    except (TypeError, ValueError):
+        boxes = [[]]
+    for box in boxes:
+        if len(box) != 4 or not all(0 <= edge <= 1 for edge in box):
+            raise ValueError("Each word needs its box: left, top, right, bottom, from 0 to 1 of the picture's sides.")
+    return words, boxes
