@@ -362,6 +362,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "build-vocabulary": _build_vocabulary,
     "variants": _variants,
     "env": _env,
+    "demo": cli_hub.demo,
     "push": cli_hub.push,
     "push-study": cli_hub.push_study,
 }

@@ -1,9 +1,19 @@
 """The commands about the Hub; they parse, call one function, and print."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-__all__ = ["push", "push_study"]
+__all__ = ["demo", "push", "push_study"]
+
+
+def demo(parsed: argparse.Namespace) -> None:
+    """Serve the page on which models are tried."""
+    from .serving.demo import serve_demo
+
+    runs = (Path(name) / "model" for name in parsed.models)
+    models = [str(run) if run.is_dir() else name for name, run in zip(parsed.models, runs, strict=True)]
+    serve_demo(models, host=parsed.host, port=parsed.port, open_browser=not parsed.no_browser)
 
 
 def push(parsed: argparse.Namespace) -> None:

@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_build_vocabulary(commands)
     _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
     _add_push(commands)
+    _add_demo(commands)
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
 
@@ -321,6 +322,14 @@ def _add_push(commands: Any) -> None:
     parser.add_argument("--space", metavar="NAME", help="push a Space of this name that tries all the variants")
     parser.add_argument("--collection", metavar="TITLE", help="list the repositories in a collection of this title")
     _add_where(parser)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(commands, "demo", "Show a page in the browser on which models are tried, two side by side.")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="repository, whose code is run, or folder of a model or run")
+    parser.add_argument("--host", default="127.0.0.1", help="address to answer at (%(default)s: this machine alone)")
+    parser.add_argument("--port", type=int, help="(the first free one from 7860 on)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
 def _add_where(parser: Any) -> None:
