@@ -2,6 +2,7 @@
 
 import torch
 
+from vl_alignment.hub.convert_mac import mac_name, mac_tensor, mac_unused
 from vl_alignment.models.configuration_mac import MacConfig
 from vl_alignment.models.modeling_mac import MacForQuestionAnswering
 from vl_alignment.models.reasoning_mac import MacCell
@@ -31,26 +32,6 @@ RELEASED_LAYERS = {
     "read/inter2att/inter2logits/linearLayerlogits": "read_unit.score.weight",
     "write/linearLayernewMemory": "write_unit.combine",
 }
-PYTORCH_LAYERS = {
-    "embed": "model.question_encoder.embedding",
-    "lstm": "model.question_encoder.lstm",
-    "lstm_proj": "model.question_encoder.projection",
-    "conv.0": "model.stem.convolutions.0",
-    "conv.2": "model.stem.convolutions.1",
-    "classifier.0": "classifier.hidden",
-    "classifier.2": "classifier.output",
-    "mac.control.position_aware": "model.cell.control_unit.position_aware",
-    "mac.control.control_question": "model.cell.control_unit.feedback",
-    "mac.control.attn": "model.cell.control_unit.score.weight",
-    "mac.read.mem": "model.cell.read_unit.memory_projection",
-    "mac.read.concat": "model.cell.read_unit.interaction",
-    "mac.read.attn": "model.cell.read_unit.score.weight",
-    "mac.write.concat": "model.cell.write_unit.combine",
-    "mac.write.attn": "model.cell.write_unit.self_score",
-    "mac.write.mem": "model.cell.write_unit.previous_memories",
-    "mac.write.control": "model.cell.write_unit.gate",
-}
-PYTORCH_STATES = {"mac.mem_0": "model.cell.initial_memory", "mac.control_0": "model.cell.initial_control"}
 
 
 def released_name(variable):
@@ -86,25 +67,6 @@ def released_cell(golden, function, **fields):
     return cell, names
 
 
-def pytorch_name(name):
-    """`mac.read.mem.weight` -> the name of our parameter."""
-    if name in PYTORCH_STATES:
-        return PYTORCH_STATES[name]
-    layer, rest = next(
-        (layer, name.removeprefix(layer))
-        for layer in sorted(PYTORCH_LAYERS, key=len, reverse=True)
-        if name.startswith(layer + ".")
-    )
-    return PYTORCH_LAYERS[layer] + rest
-
-
-def pytorch_tensor(name, tensor):
-    """The published write unit concatenates [read, memory], ours [memory, read]."""
-    if name == "mac.write.concat.weight":
-        return torch.cat(tensor.chunk(2, dim=1)[::-1], dim=1)
-    return tensor[0] if name in PYTORCH_STATES else tensor
-
-
 def pytorch_model(meta, weights, **fields):
     """The model with golden weights; the biases of the scores, which the softmax cancels, have no place in ours."""
     sizes = meta["dims"]
@@ -120,10 +82,6 @@ def pytorch_model(meta, weights, **fields):
     )
     model = MacForQuestionAnswering(config).eval()
     names = [key.removeprefix("weight.") for key in weights if key.startswith("weight.")]
-    state = {
-        pytorch_name(name): pytorch_tensor(name, weights[f"weight.{name}"])
-        for name in names
-        if not name.endswith(".attn.bias")
-    }
+    state = {mac_name(name): mac_tensor(name, weights[f"weight.{name}"]) for name in names if mac_unused(name) is None}
     model.load_state_dict(state, strict=True)
     return model

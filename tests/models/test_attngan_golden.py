@@ -6,6 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vl_alignment.hub.convert_attngan import (
+    ATTNGAN_FUNCTIONS,
+    discriminator_name,
+    generator_name,
+    generator_unused,
+)
 from vl_alignment.models.attention_attngan import WordAttention
 from vl_alignment.models.configuration_attngan import AttnGanConfig
 from vl_alignment.models.configuration_damsm import DamsmConfig
@@ -13,15 +19,7 @@ from vl_alignment.models.discriminators_attngan import conditioning_divergence
 from vl_alignment.models.matching_damsm import WordRegionMatching, matching_losses, sentence_similarity
 from vl_alignment.models.modeling_attngan import AttnGanDiscriminators
 
-from .attngan_golden import (
-    VARIANTS,
-    golden_fields,
-    golden_model,
-    load_golden,
-    load_published,
-    our_discriminator_name,
-    our_generator_name,
-)
+from .attngan_golden import golden_fields, golden_model, load_golden, load_published
 
 pytestmark = pytest.mark.golden
 
@@ -75,7 +73,7 @@ def grid(attention):
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("layout", ["aligned", "released"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ATTNGAN_FUNCTIONS)
 def test_generator(root, meta, base, variant, layout, mode):
     expected = load_golden(root / f"generator_{variant}_mask_{layout}.safetensors")[mode]
     model = golden_model(meta, base["weight"], variant, released_layout=layout == "released").train(mode == "train")
@@ -98,11 +96,11 @@ def test_generator(root, meta, base, variant, layout, mode):
     gradients = [name.removeprefix("grad.") for name in expected if name.startswith("grad.")]
     assert gradients
     for name in gradients:
-        close_gradient(model.generator.get_parameter(our_generator_name(name)).grad, expected[f"grad.{name}"])
+        close_gradient(model.generator.get_parameter(generator_name(name)).grad, expected[f"grad.{name}"])
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.generator.parameters())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ATTNGAN_FUNCTIONS)
 def test_generator_without_maps(root, meta, base, variant):
     expected = load_golden(root / f"generator_{variant}_mask_released.safetensors")["eval"]
     model = golden_model(meta, base["weight"], variant, released_layout=True)
@@ -114,15 +112,17 @@ def test_generator_without_maps(root, meta, base, variant):
     assert close_sampled(output.images, expected, "fake3") == 1 and output.attentions is None
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.endswith("relu")])
+@pytest.mark.parametrize("variant", [name for name in ATTNGAN_FUNCTIONS if not name.endswith("relu")])
 def test_attention_module_alone(root, meta, variant):
     golden = load_golden(root / "attention_module.safetensors")
-    fields, layer = VARIANTS[variant]
-    attention = WordAttention(AttnGanConfig(**golden_fields(meta, **fields)))
+    config = AttnGanConfig(**golden_fields(meta, **ATTNGAN_FUNCTIONS[variant]))
+    attention = WordAttention(config)
     weights = {
-        name: tensor for name, tensor in golden["weight"].items() if name.partition(".")[0] in ("conv_context", layer)
+        name: tensor
+        for name, tensor in golden["weight"].items()
+        if generator_unused(f"h_net2.att.{name}", config.alignment_function) is None
     }
-    load_published(attention, weights, lambda name: our_generator_name(f"h_net2.att.{name}").split("attention.")[1])
+    load_published(attention, weights, lambda name: generator_name(f"h_net2.att.{name}").split("attention.")[1])
     features, words = golden["input"]["h"], golden["input"]["context"].transpose(1, 2)
     mask = torch.ones(words.shape[:2], dtype=torch.bool)
     for with_maps in (True, False):
@@ -145,7 +145,7 @@ def golden_discriminators(meta, judged):
     for stage, size in zip(discriminators.stages, SIZES, strict=True):
         prefix = f"weight.D{size}."
         weights = {name.removeprefix(prefix): tensor for name, tensor in judged.items() if name.startswith(prefix)}
-        load_published(stage, weights, our_discriminator_name)
+        load_published(stage, weights, discriminator_name)
     return discriminators
 
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from vl_alignment.hub.convert_m4c import M4C_FUNCTIONS, m4c_name
 from vl_alignment.models.configuration_m4c import ANSWER_BEGIN, ANSWER_END
 
-from .m4c_golden import RELEASED_FUNCTIONS, golden_config, golden_inputs, golden_model, our_name
+from .m4c_golden import golden_config, golden_inputs, golden_model
 
 pytestmark = pytest.mark.golden
 
@@ -58,7 +59,7 @@ def weights(root):
 
 
 def released_model(meta, weights, variant):
-    return golden_model(golden_config(meta, RELEASED_FUNCTIONS[variant], released_layout="kwq" in variant), weights)
+    return golden_model(golden_config(meta, M4C_FUNCTIONS[variant], released_layout="kwq" in variant), weights)
 
 
 def assert_answers_itself(model, inputs, expected):
@@ -88,7 +89,7 @@ def assert_answers_itself(model, inputs, expected):
     assert torch.equal(sequences[compared], published[:, : sequences.shape[1]].masked_fill(ended, 0)[compared])
 
 
-@pytest.mark.parametrize("variant", RELEASED_FUNCTIONS)
+@pytest.mark.parametrize("variant", M4C_FUNCTIONS)
 def test_released_variant(root, meta, inputs, weights, variant):
     expected = load_file(root / f"{variant}.safetensors")
     model = released_model(meta, weights, variant)
@@ -99,7 +100,7 @@ def test_released_variant(root, meta, inputs, weights, variant):
     gradients = [name.removeprefix("grad.") for name in expected if name.startswith("grad.")]
     assert len(gradients) >= 7
     for name in gradients:
-        gradient, published = model.get_parameter(our_name(name)).grad, expected[f"grad.{name}"]
+        gradient, published = model.get_parameter(m4c_name(name)).grad, expected[f"grad.{name}"]
         close(gradient, published, atol=2e-4 * max(1.0, published.abs().max().item()))
 
     words = {name: inputs[name] for name in inputs if name not in ("labels", "label_mask")}
@@ -139,7 +140,7 @@ def test_option(root, meta, inputs, variant):
 
 
 def test_every_published_case_is_here(meta):
-    assert set(meta["cases"]) == set(RELEASED_FUNCTIONS) | set(OPTIONS) | NOT_IN_THE_PAPER
+    assert set(meta["cases"]) == set(M4C_FUNCTIONS) | set(OPTIONS) | NOT_IN_THE_PAPER
 
 
 # What the release should have computed
@@ -171,7 +172,7 @@ def test_released_query_function_is_the_key_function_with_both_projections_excha
 
 
 def test_released_layout_changes_the_query_functions_alone(meta, inputs, weights):
-    for function in set(RELEASED_FUNCTIONS.values()):
+    for function in set(M4C_FUNCTIONS.values()):
         with torch.no_grad():
             right, released = (
                 golden_model(golden_config(meta, function, released_layout=layout), weights)(**inputs).logits

@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .mac_golden import RELEASED_FUNCTIONS, pytorch_model, pytorch_name, pytorch_tensor, released_cell, released_tensor
+from vl_alignment.hub.convert_mac import mac_name, mac_tensor
+
+from .mac_golden import RELEASED_FUNCTIONS, pytorch_model, released_cell, released_tensor
 
 pytestmark = pytest.mark.golden
 
@@ -100,8 +102,8 @@ def test_pytorch_model(root, case):
     gradients = [key.removeprefix("eval.grad.") for key in expected if key.startswith("eval.grad.")]
     assert len(gradients) >= 9
     for name in gradients:
-        gradient = model.get_parameter(pytorch_name(name)).grad
-        close(gradient, pytorch_tensor(name, expected[f"eval.grad.{name}"]))
+        gradient = model.get_parameter(mac_name(name)).grad
+        close(gradient, mac_tensor(name, expected[f"eval.grad.{name}"]))
 
     model.train()
     model.model.cell.draw_masks = lambda states: (expected["train.control_mask"], expected["train.memory_mask"])

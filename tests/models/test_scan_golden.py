@@ -6,26 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vl_alignment.hub.convert_scan import scan_fields, scan_name, scan_unused
 from vl_alignment.models.configuration_scan import ScanConfig
 from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval, triplet_loss
 
 pytestmark = pytest.mark.golden
 
-# Released names, ours. "activated_general_<activation>" is taken apart in `scan_fields`.
-FUNCTIONS = {
-    "general_qwk": "general_key",
-    "general_kwq": "general_query",
-    "biased_general_qwk": "biased_general_key",
-    "biased_general_kwq": "biased_general_query",
-}
-ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "leakyrelu": "leaky_relu"}
-POOLINGS = {"Mean": "mean", "Sum": "sum", "Max": "max", "LogSumExp": "log_sum_exp"}
 NEGATIVES = {"sum": "all", "max": "hardest"}
-MODULES = {
-    "img_enc.fc.": "model.region_encoder.projection.",
-    "txt_enc.embed.": "model.text_encoder.embedding.",
-    "txt_enc.rnn.": "model.text_encoder.gru.",
-}
 # One case a line, so that a failing one is named; `test_every_case_is_here` compares with meta.json.
 RIGHT_IN_THE_RELEASE = [
     *("dot", "scaled_dot", "cosine", "general_kwq"),
@@ -70,53 +57,23 @@ def model_inputs(captions, lengths, images):
     return {"input_ids": captions, "attention_mask": mask, "region_features": images}
 
 
-def alignment_fields(method):
-    if method.startswith("activated_general_"):
-        activation = ACTIVATIONS[method.removeprefix("activated_general_")]
-        return {"alignment_function": "activated_general_key", "alignment_activation": activation}
-    return {"alignment_function": FUNCTIONS.get(method, method)}
-
-
 def scan_config(meta, options, released_layout=False):
     sizes = meta["dims"]
     return ScanConfig(
-        **alignment_fields(options["attention_method"]),
+        **scan_fields(options),
         released_layout=released_layout,
         vocab_size=sizes["vocab_size"],
         feature_size=sizes["img_dim"],
         hidden_size=sizes["embed_size"],
         word_embedding_size=sizes["word_dim"],
-        num_hidden_layers=options["num_layers"],
-        bidirectional=options["bi_gru"],
-        direction=options["cross_attn"],
-        score_normalization=options["raw_feature_norm"],
-        pooling=POOLINGS[options["agg_func"]],
-        lambda_softmax=options["lambda_softmax"],
-        lambda_lse=options["lambda_lse"],
-        normalize_regions=not options["no_imgnorm"],
-        normalize_words=not options["no_txtnorm"],
-        margin=options["margin"],
     )
-
-
-def our_name(released_name):
-    """`txt_enc.rnn.bias_hh_l0` -> the name of our parameter; None for what no model of ours has."""
-    for theirs, ours in MODULES.items():
-        if released_name.startswith(theirs):
-            return ours + released_name.removeprefix(theirs)
-    return "model.cross_attention.alignment." + released_name.split(".")[-1]
 
 
 def scan_model(meta, options, weights, released_layout=False):
     model = ScanForImageTextRetrieval(scan_config(meta, options, released_layout))
-    family = options["attention_method"].rsplit("general", 1)[0]  # "", "biased_" or "activated_"
-    state = {}
-    for key, tensor in weights.items():
-        name = key.removeprefix("weight.")
-        if name == key or (name.startswith("sim_enc.") and not name.startswith(f"sim_enc.attention_{family}general.")):
-            continue
-        if not name.startswith("sim_enc.") or model.model.cross_attention.alignment.weight is not None:
-            state[our_name(name)] = tensor
+    published = {key.removeprefix("weight."): tensor for key, tensor in weights.items() if key.startswith("weight.")}
+    function = model.config.alignment_function
+    state = {scan_name(name): tensor for name, tensor in published.items() if scan_unused(name, function) is None}
     model.load_state_dict(state, strict=True)
     return model
 
@@ -155,7 +112,7 @@ def test_similarity_losses_and_gradients(root, meta, base, inputs, name, layout)
         output.loss.backward()
         prefix = f"grad{layout}.{violation}_violation."
         for key in (key for key in expected if key.startswith(prefix)):
-            gradient = model.get_parameter(our_name(key.removeprefix(prefix))).grad
+            gradient = model.get_parameter(scan_name(key.removeprefix(prefix))).grad
             assert relative_distance(gradient, expected[key]) < 1e-4, key
             compared += 1
     assert compared == sum(key.startswith(f"grad{layout}.") for key in expected) > 0

@@ -68,6 +68,14 @@ class AttnGanProcessor(AlignmentProcessor):
             ids[long, -1] = self.tokenizer.eos_token_id  # the mark of the end, where captions have one
         return {"input_ids": ids, "attention_mask": mask}
 
+    def without_unknown(self, texts: list[str], inputs: dict[str, Tensor], unknown: Tensor) -> dict[str, Tensor]:
+        """Leave such words out, as the published code does."""
+        known = inputs["attention_mask"].bool() & ~unknown
+        ids = [row[kept] for row, kept in zip(inputs["input_ids"], known, strict=True)]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        mask = torch.arange(padded.shape[1]) < known.sum(dim=1, keepdim=True)
+        return {"input_ids": padded, "attention_mask": mask.long()}
+
     def _refuse_unknown(self, texts: list[str], ids: Tensor, mask: Tensor) -> None:
         """Refuse captions of which the vocabulary has no word."""
         ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.unk_token_id} - {None}

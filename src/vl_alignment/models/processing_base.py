@@ -94,7 +94,32 @@ class AlignmentProcessor(ProcessorMixin):
         wordless = (~words.any(dim=1)).nonzero().flatten().tolist()
         if wordless:
             raise DataError(f"{self.text_name} {texts[wordless[0]]!r} has no words; leave it out", record=wordless[0])
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        if self.tokenizer.unk_token_id is None or self.tokenizer.unk_token_id != self.tokenizer.pad_token_id:
+            return inputs
+        return self.without_unknown(texts, inputs, words & (inputs["input_ids"] == self.tokenizer.unk_token_id))
+
+    def without_unknown(
+        self, texts: list[str], inputs: dict[str, torch.Tensor], unknown: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Deal with words that the vocabulary lacks, where it has no number for those; published ones may have none.
+
+        Args:
+            texts: As they were given.
+            inputs: input_ids and attention_mask [C, L].
+            unknown: [C, L], true where there is such a word.
+
+        Raises:
+            DataError: If there is one.
+        """
+        rows = unknown.any(dim=1).nonzero().flatten().tolist()
+        if rows:
+            raise DataError(
+                f"{self.text_name} {texts[rows[0]][:200]!r} has a word that the vocabulary lacks, which has no number "
+                "for unknown words; use words that the model was trained on",
+                record=rows[0],
+            )
+        return inputs
 
 
 def checked_regions(region_features: Any) -> list[torch.Tensor]:
