@@ -9,6 +9,7 @@ from vl_alignment.data.blocks.programs import (
     execute_program,
     program_depth,
     program_hops,
+    program_objects,
     question_type,
 )
 from vl_alignment.data.blocks.scene import ATTRIBUTES, make_scene
@@ -119,6 +120,24 @@ def test_a_scene_of_blocks_answers_the_same_as_its_json() -> None:
 def test_programs_that_cannot_run_are_refused(nodes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         execute_program(program(*nodes), SCENE)
+
+
+def test_objects_of_a_question_come_stage_by_stage() -> None:
+    nodes = program(
+        ("scene", []),
+        ("filter_color", [0], "red"),
+        ("filter_shape", [1], "cube"),
+        ("unique", [2]),
+        ("relate", [3], "right"),
+        ("filter_material", [4], "metal"),
+        ("count", [5]),
+    )
+    assert program_objects(nodes, SCENE) == ((0,), (1, 2))
+    assert program_objects(program(("scene", []), ("count", [0])), SCENE) == ()
+    none = program(("scene", []), ("filter_color", [0], "green"), ("exist", [1]))
+    assert program_objects(none, SCENE) == ((),)
+    with pytest.raises(DataError, match="ill-posed"):
+        program_objects(program(("scene", []), ("unique", [0])), SCENE)
 
 
 def test_measures_of_what_is_no_program_are_refused() -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from vl_alignment.data.blocks.captions import make_captions, make_descriptions
 from vl_alignment.data.blocks.scene import make_scene
-from vl_alignment.data.blocks.spoken_attributes import contradict, spoken_attributes
+from vl_alignment.data.blocks.spoken_attributes import contradict, noun_phrases, spoken_attributes
 
 
 def said(caption):
@@ -68,3 +68,13 @@ def test_contradiction_needs_an_attribute_of_both():
     assert contradict({"color": "red", "shape": "cube"}, {"color": "blue", "shape": "cube"})
     assert not contradict({"color": "red"}, {"shape": "cube"})
     assert not contradict({}, {"shape": "cube"})
+
+
+def test_noun_phrases_say_where_they_stand_and_how_many_they_name():
+    caption = "Two small red cubes are left of the Ball made of rubber, which is green."
+    found = [(caption[phrase.start : phrase.end], phrase.count, phrase.attributes) for phrase in noun_phrases(caption)]
+    assert found == [
+        ("Two small red cubes", 2, {"size": "small", "color": "red", "shape": "cube"}),
+        ("Ball made of rubber", 1, {"shape": "sphere", "material": "rubber"}),
+    ]
+    assert noun_phrases("the leftmost object is one of the things") == ()

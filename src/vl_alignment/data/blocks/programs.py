@@ -19,6 +19,7 @@ __all__ = [
     "execute_program",
     "program_depth",
     "program_hops",
+    "program_objects",
     "question_type",
 ]
 
@@ -125,20 +126,52 @@ def execute_program(program: Program, scene: Scene | SceneGraph | Mapping[str, A
         DataError: An unknown function, a wrong number or kind of inputs, an input that is no earlier node, a `unique`
             of none or several objects, a last function that answers nothing, or a scene that contradicts itself.
     """
-    graph = scene_graph(scene)
-    outputs: list[Any] = []
-    step = None
-    for step in _steps(program):
-        try:
-            outputs.append(step.function.apply(graph, [outputs[number] for number in step.inputs], step.values))
-        except DataError as error:
-            raise DataError(f"Step {step.number} of the program, {step.name!r}: {error}.") from error
-    if step is None or not step.function.question_type:
-        raise _no_answer(step)
+    steps, outputs = _executed(program, scene)
+    if not steps or not steps[-1].function.question_type:
+        raise _no_answer(steps[-1] if steps else None)
     answer = outputs[-1]
     if isinstance(answer, bool):
         return "yes" if answer else "no"
     return str(answer)
+
+
+def program_objects(program: Program, scene: Scene | SceneGraph | Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """Say which objects a question is about, stage by stage.
+
+    A stage ends where a description does: "the red cube" is one stage, and what stands left of it the next. The
+    whole scene, before anything is said of it, is none.
+
+    Args:
+        program: Nodes in CLEVR's layout.
+        scene: As of `execute_program`.
+
+    Returns:
+        The numbers of the objects of each stage, in the order of the program; empty where a stage has none.
+
+    Raises:
+        DataError: As of `execute_program`.
+    """
+    steps, outputs = _executed(program, scene)
+    described = {step.inputs[0] for step in steps if step.name.startswith("filter_")}
+    return tuple(
+        tuple(mask_numbers(output))
+        for step, output in zip(steps, outputs, strict=True)
+        if step.function.output == "objects" and step.name != "scene" and step.number not in described
+    )
+
+
+def _executed(program: Program, scene: Scene | SceneGraph | Mapping[str, Any]) -> tuple[list["_Step"], list[Any]]:
+    """Run a program; give its steps and what each gives."""
+    graph = scene_graph(scene)
+    steps: list[_Step] = []
+    outputs: list[Any] = []
+    for step in _steps(program):
+        steps.append(step)
+        try:
+            outputs.append(step.function.apply(graph, [outputs[number] for number in step.inputs], step.values))
+        except DataError as error:
+            raise DataError(f"Step {step.number} of the program, {step.name!r}: {error}.") from error
+    return steps, outputs
 
 
 def question_type(program: Program) -> str:

@@ -7,11 +7,12 @@ one small"), so that captions of any kind, and a user's own in the same words, a
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from vl_alignment.data.blocks.phrases import SYNONYMS
 from vl_alignment.data.blocks.scene import ATTRIBUTES
 
-__all__ = ["contradict", "spoken_attributes"]
+__all__ = ["NounPhrase", "contradict", "noun_phrases", "spoken_attributes"]
 
 _VALUES = {
     word: (name, value)
@@ -29,6 +30,37 @@ _READER = re.compile(
     # What is said without a noun: "is small, green and made of rubber", "one large".
     rf"|\b(?P<verb>one|is|are) {_SAID}(?:(?:,? and|,) {_SAID})*(?!,? (?:(?:{_DETAIL}) )*{_NOUN})"
 )
+_NUMBERS = {None: 1, "two": 2, "three": 3}
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    """Some words of a caption that name objects.
+
+    Attributes:
+        start: Where its first letter is in the caption.
+        end: Where the caption goes on after it.
+        attributes: What it says of each of the objects.
+        count: How many objects it names.
+    """
+
+    start: int
+    end: int
+    attributes: Mapping[str, str]
+    count: int
+
+
+def noun_phrases(caption: str) -> tuple[NounPhrase, ...]:
+    """Find the noun phrases of a caption, such as "two small red cubes", that say something of their objects.
+
+    Args:
+        caption: A sentence in the words of the blocks world, with one space between words.
+    """
+    return tuple(
+        NounPhrase(match.start(), match.end(), attributes, _NUMBERS[match["count"]])
+        for match in _READER.finditer(caption.lower())
+        if match["noun"] and (attributes := _attributes(match.group()))
+    )
 
 
 def spoken_attributes(caption: str) -> tuple[dict[str, str], ...]:
