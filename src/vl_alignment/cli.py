@@ -322,6 +322,14 @@ def _extract_features(parsed: argparse.Namespace) -> None:
     print(f"{len(store)} pictures, {store.regions} regions of {store.feature_size} each: {parsed.output}")
 
 
+def _cards(parsed: argparse.Namespace) -> None:
+    from .hub.model_card import write_model_cards
+
+    folders = parsed.results or sorted(path.parent for path in Path("benchmarks/results").glob("*/results.jsonl"))
+    written = write_model_cards(folders, parsed.output)
+    print(f"{len(written) - 1} cards: {written[-1]}")
+
+
 def _variants(_parsed: argparse.Namespace) -> None:
     from .hub.variants import variants_text
 
@@ -360,8 +368,10 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "predict": _predict,
     "extract-features": _extract_features,
     "build-vocabulary": _build_vocabulary,
+    "cards": _cards,
     "variants": _variants,
     "env": _env,
+    "convert": cli_hub.convert,
     "demo": cli_hub.demo,
     "push": cli_hub.push,
     "push-study": cli_hub.push_study,

@@ -4,7 +4,30 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["demo", "push", "push_study"]
+__all__ = ["convert", "demo", "push", "push_study"]
+
+
+def convert(parsed: argparse.Namespace) -> None:
+    """Convert published checkpoints."""
+    from .hub.convert import convert_checkpoint
+
+    record = convert_checkpoint(
+        parsed.checkpoints,
+        parsed.output,
+        alignment_function=parsed.alignment_function,
+        alignment_activation=parsed.alignment_activation,
+        released_layout=parsed.released_layout,
+        vocabulary=parsed.vocabulary,
+        tokenizer=parsed.tokenizer,
+        fields=dict(parsed.config),
+    )
+    for source in record["sources"]:
+        print(f"{source['file']}: {len(source['taken'])} tensors taken, {len(source['left'])} left")
+        for name, reason in source["left"].items():
+            print(f"  {name}: {reason}")
+    print(f"{record['model']} with {record['alignment_function']}: {parsed.output}")
+    if record["processor"] is None:
+        print("No processor: give --vocabulary (of M4C also --tokenizer) to have texts read.")
 
 
 def demo(parsed: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The commands and options of the command line."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ __all__ = [
     "add_picture_options",
     "add_text_options",
     "build_parser",
+    "config_field",
     "split_size",
 ]
 
@@ -54,9 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
+    _add_cards(commands)
     _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
     _add_push(commands)
     _add_demo(commands)
+    _add_convert(commands)
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
 
@@ -326,7 +330,9 @@ def _add_push(commands: Any) -> None:
 
 def _add_demo(commands: Any) -> None:
     parser = _command(commands, "demo", "Show a page in the browser on which models are tried, two side by side.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="repository, whose code is run, or folder of a model or run")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="repository, whose code is run, or folder of a model or run"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to answer at (%(default)s: this machine alone)")
     parser.add_argument("--port", type=int, help="(the first free one from 7860 on)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
@@ -335,6 +341,73 @@ def _add_demo(commands: Any) -> None:
 def _add_where(parser: Any) -> None:
     parser.add_argument("--private", action="store_true", help="only its owners may see it")
     parser.add_argument("--dry-run", action="store_true", help="print files and sizes; send nothing")
+
+
+def _add_cards(commands: Any) -> None:
+    parser = _command(commands, "cards", "Write a model card for every variant in folders of results, and an index.")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="*",
+        metavar="RESULTS",
+        help="folders of comparisons (every folder of benchmarks/results that holds results.jsonl)",
+    )
+    parser.add_argument("--output", type=Path, default=Path("model_cards"), help="folder of the cards (%(default)s)")
+
+
+def _add_convert(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "convert",
+        "Write a published checkpoint as a folder for from_pretrained: SCAN, the PyTorch MAC, M4C (the study's, MMF's), "
+        "AttnGAN and DAMSM. Nothing in the file runs.",
+    )
+    parser.add_argument(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="one, or those that belong together: netG*.pth text_encoder*.pth [netD*.pth ...], or image_encoder*.pth "
+        "text_encoder*.pth",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the model")
+    parser.add_argument(
+        "--alignment-function", metavar="NAME", help="which it was trained with (what a SCAN file itself says)"
+    )
+    parser.add_argument("--alignment-activation", metavar="NAME", help="of an activated function (relu)")
+    parser.add_argument(
+        "--released-layout", action="store_true", help="compute as the authors' code, where these weights are from it"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="SCAN's JSON, MAC's dic.pkl, AttnGAN's captions.pickle, or M4C's answers, one a line",
+    )
+    parser.add_argument("--tokenizer", metavar="MODEL", help="of M4C's questions: BERT's folder or Hub id")
+    parser.add_argument(
+        "--config",
+        type=config_field,
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields that weights do not show, as JSON: grid_size=14, num_attention_heads=12",
+    )
+
+
+def config_field(text: str) -> tuple[str, Any]:
+    """Read FIELD=VALUE, the value as JSON or else as it stands.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE, for instance grid_size=14")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _add_backbone(parser: Any) -> None:
