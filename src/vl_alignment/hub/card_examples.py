@@ -1,0 +1,100 @@
+"""The examples of a card: real inputs with what the model gave for them, kept in `examples.json` beside a run.
+
+`examples.json` is a list; pictures lie in the same folder, and are named by their files there:
+
+    {"title": "Two cubes", "image": "scene.png", "texts": ["a red cube", ...],               (SCAN)
+     "output": [{"label": "a red cube", "score": 0.61}, ...]}
+    {"title": "Counting", "image": "scene.png", "text": "How many cubes are there?",         (MAC, M4C)
+     "output": [{"label": "2", "score": 0.93}, ...]}
+    {"title": "A ball", "text": "a large red ball", "output": "ball.png"}                      (AttnGAN)
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import ResultsError
+
+__all__ = ["ATTENTION_FILE", "EXAMPLES_FILE", "Example", "example_files", "read_examples"]
+
+EXAMPLES_FILE = "examples.json"
+ATTENTION_FILE = "attention.png"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example.
+
+    Attributes:
+        title: A few words.
+        image: The file of the picture that was shown; None for a model that draws.
+        texts: The captions, the question, or the prompt.
+        output: Labels with scores, the best first, or the file of the picture that was drawn.
+    """
+
+    title: str
+    image: str | None
+    texts: tuple[str, ...]
+    output: tuple[tuple[str, float], ...] | str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The pictures it needs."""
+        drawn = [self.output] if isinstance(self.output, str) else []
+        return (*([self.image] if self.image is not None else []), *drawn)
+
+    def widget(self) -> dict[str, Any]:
+        """The example as the Hub's widgets take it: one text, or labels to choose from."""
+        entry: dict[str, Any] = {"example_title": self.title}
+        if self.image is not None:
+            entry["src"] = self.image
+        if len(self.texts) == 1:
+            entry["text"] = self.texts[0]
+        else:
+            entry["candidate_labels"] = ", ".join(text.replace(",", "") for text in self.texts)
+        if isinstance(self.output, str):
+            entry["output"] = {"url": self.output}
+        else:
+            entry["output"] = [{"label": label, "score": score} for label, score in self.output]
+        return entry
+
+
+def read_examples(folder: Path | None) -> list[Example]:
+    """Read the examples beside a run; none where there is no such file.
+
+    Args:
+        folder: Of the run; None where there is none.
+
+    Raises:
+        ResultsError: The file is no list of examples, or a picture is missing or lies outside of the folder.
+    """
+    path = None if folder is None else folder / EXAMPLES_FILE
+    if folder is None or path is None or not path.exists():
+        return []
+    try:
+        examples = [_example(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(
+            f"These are no examples ({error!r}); remove the file, or write it anew.", path=path
+        ) from error
+    for name in example_files(examples):
+        if Path(name).name != name or not (folder / name).is_file():  # repositories of runs are flat
+            raise ResultsError(f"The picture {name!r} of an example is not in the run's folder.", path=path)
+    return examples
+
+
+def example_files(examples: list[Example]) -> list[str]:
+    """The pictures of all examples, each once."""
+    return list(dict.fromkeys(name for example in examples for name in example.files))
+
+
+def _example(entry: dict[str, Any]) -> Example:
+    texts = (str(entry["text"]),) if "text" in entry else tuple(str(text) for text in entry["texts"])
+    output = entry["output"]
+    return Example(
+        title=str(entry["title"]),
+        image=None if entry.get("image") is None else str(entry["image"]),
+        texts=texts,
+        output=output if isinstance(output, str) else tuple((str(row["label"]), float(row["score"])) for row in output),
+    )
