@@ -1,13 +1,13 @@
 """Alignment functions between words and image regions: SCAN, MAC, M4C and AttnGAN with one field to change.
 
-Importing the package registers its models with transformers' Auto classes; everything beyond the models is imported
-when it is first used.
+Importing the package registers its models with transformers' Auto classes and its pipelines; everything beyond these is
+imported when it is first used.
 """
 
 import importlib
 from typing import Any
 
-from . import models
+from . import models, pipelines  # noqa: F401
 from .models import *  # noqa: F403
 
 __version__ = "0.1.0"
