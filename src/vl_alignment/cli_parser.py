@@ -18,6 +18,7 @@ __all__ = [
     "split_size",
 ]
 
+STUDY_EXAMPLE = Path(__file__).parent / "analysis" / "study_example.yaml"
 # What --task calls a task: the presets' name of it, and the preset that needs no download.
 TASKS = {
     "retrieval": ("retrieval", "blocks"),
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compare(commands)
+    _add_study(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
@@ -217,6 +219,21 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument("--no-controls", action="store_true", help="leave out the control runs")
 
 
+def _add_study(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "study",
+        "Run a study of several tasks, functions, seeds and layouts, several runs at a time, to tables and reports. "
+        "A run that fails does not stop the rest. Run it again to go on.",
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = STUDY_EXAMPLE.read_text(encoding="utf-8")
+    parser.add_argument("plan", type=Path, metavar="STUDY.yaml", help="what to run; see below")
+    parser.add_argument("--output", type=Path, help="folder of the study, in place of the file's")
+    parser.add_argument("--processes", type=int, help="runs at a time, in place of the file's")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, load the data, and print the plan")
+
+
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "Train one alignment function and evaluate it.")
     _add_preparation(parser, "outputs/train")
@@ -359,8 +376,8 @@ def _add_convert(commands: Any) -> None:
     parser = _command(
         commands,
         "convert",
-        "Write a published checkpoint as a folder for from_pretrained: SCAN, the PyTorch MAC, M4C (the study's, MMF's), "
-        "AttnGAN and DAMSM. Nothing in the file runs.",
+        "Write a published checkpoint as a folder for from_pretrained: SCAN, the PyTorch MAC, M4C (the study's or "
+        "MMF's), AttnGAN, DAMSM. Nothing in the file runs.",
     )
     parser.add_argument(
         "checkpoints",
