@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from ..metrics.text_question_answering import best_answers, text_answer_scores
 from ..models.configuration_m4c import ANSWER_BEGIN, ANSWER_END, ANSWER_PADDING
+from ..models.embedding_m4c import M4CEntities
 from ..models.modeling_attngan import AttnGanForTextToImageGeneration
 from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
@@ -27,6 +28,7 @@ from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestio
 from ..training.text_to_image_study import TextToImageStudy
 from .attention import (
     MapSide,
+    ReadingMaps,
     attngan_alignment_maps,
     m4c_alignment_maps,
     mac_alignment_maps,
@@ -39,7 +41,15 @@ from .drawing_steps import reasoning_png
 from .report import Picture
 from .statistics import row_key
 
-__all__ = ["attention_pictures", "model_reading_png", "model_reasoning_png", "model_stages_png", "sample_pictures"]
+__all__ = [
+    "answer_steps",
+    "attention_pictures",
+    "model_reading_maps",
+    "model_reading_png",
+    "model_reasoning_png",
+    "model_stages_png",
+    "sample_pictures",
+]
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 8, 8
 
@@ -160,10 +170,35 @@ def model_reading_png(
     Returns:
         A PNG.
     """
-    encoded = processor(text=question)
-    entities = model.model.embed(**encoded, **inputs)
-    found = model.decode(entities).sequences
+    maps, _, found = model_reading_maps(model, processor, inputs, ocr_tokens, question, picture)
     answer = model.answer_words(found, [ocr_tokens])[0]
+    judged: dict[str, Any] = {}
+    if people:
+        score = float(text_answer_scores([answer.text], [people])["accuracy"][0])
+        judged = {"right_answer": best_answers([people])[0], "score": score}
+    return reading_png(
+        maps, answer, ocr_tokens, question=question, alignment_function=model.config.alignment_function, **judged
+    )
+
+
+@torch.no_grad()
+def model_reading_maps(
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, Tensor],
+    ocr_tokens: Sequence[str],
+    question: str,
+    picture: Image.Image | None = None,
+) -> tuple[ReadingMaps, M4CEntities, Tensor]:
+    """Answer one question about one picture by reading, and say what each word of the answer looked at.
+
+    Arguments as of `model_reading_png`.
+
+    Returns:
+        The maps, the entities that they are over, and the answer [1, T].
+    """
+    entities = model.model.embed(**processor(text=question), **inputs)
+    found = model.decode(entities).sequences
     output = model.answer(entities, F.pad(found[:, :-1], (1, 0), value=ANSWER_BEGIN), output_attentions=True)
     words, word_of_piece = _question_words(processor, question)
     objects = entities.first_ocr_token - len(word_of_piece)
@@ -177,15 +212,9 @@ def model_reading_png(
         MapSide(boxes=boxes["ocr_boxes"][: len(ocr_tokens)]) if len(ocr_tokens) else None,
         picture,
         ocr_slots=entities.num_ocr_tokens,
-        steps=_word_steps(found[0].tolist()),
+        steps=answer_steps(found[0].tolist()),
     )
-    judged: dict[str, Any] = {}
-    if people:
-        score = float(text_answer_scores([answer.text], [people])["accuracy"][0])
-        judged = {"right_answer": best_answers([people])[0], "score": score}
-    return reading_png(
-        maps, answer, ocr_tokens, question=question, alignment_function=model.config.alignment_function, **judged
-    )
+    return maps, entities, found
 
 
 def model_stages_png(model: Any, processor: Any, caption: str, *, seed: int = 0) -> bytes:
@@ -222,7 +251,7 @@ def _question_words(processor: Any, question: str) -> tuple[list[str], list[int]
     return [words[place][1] for place in read], [read.index(place) if place >= 0 else -1 for place in places]
 
 
-def _word_steps(sequence: Sequence[int]) -> list[int]:
+def answer_steps(sequence: Sequence[int]) -> list[int]:
     """Return the decoding steps that gave the words of an answer; its end, where it has none."""
     length = sequence.index(ANSWER_END) if ANSWER_END in sequence else len(sequence)
     steps = [step for step in range(length) if sequence[step] not in (ANSWER_PADDING, ANSWER_BEGIN)]
