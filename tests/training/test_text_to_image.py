@@ -64,7 +64,7 @@ def test_run_directory_holds_pictures_weights_and_predictions(finished):
     folder = output / RUN
     assert {path.name for path in (folder / "samples").glob("*.png")} >= {"step-00000000.png", "step-00000002.png"}
     rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
-    assert len(rows) == 10 and {"item_id", "reference", "score", "own_fit", "mismatched_fit"} <= set(rows[0])
+    assert len(rows) == 10 and {"item_id", "reference", "score", "own_fit", "mismatched_fit", "found"} <= set(rows[0])
     right = np.mean([row["own_fit"] > row["mismatched_fit"] for row in rows])
     assert result["metrics"]["attribute_accuracy"] == pytest.approx(100 * right)
     model = AttnGanForTextToImageGeneration.from_pretrained(folder / "model")

@@ -12,7 +12,7 @@ import torch
 from ..data.blocks.spoken_attributes import contradict, spoken_attributes
 from ..models.errors import ConfigurationError, DataError
 
-__all__ = ["CANDIDATES", "attribute_accuracy", "mismatched_captions", "r_precision"]
+__all__ = ["CANDIDATES", "attribute_accuracy", "found_captions", "mismatched_captions", "r_precision"]
 
 CANDIDATES = 100
 """Captions among which R-precision looks for a picture's own: that one and 99 others (Xu et al. 2018)."""
@@ -53,6 +53,22 @@ def r_precision(
 
     Source: Xu et al. 2018, section 4.1.
     """
+    found = found_captions(
+        image_codes, sentence_codes, image_ids=image_ids, captions=captions, candidates=candidates, seed=seed
+    )
+    return 100.0 * int(found.sum()) / len(found)
+
+
+def found_captions(
+    image_codes: Codes,
+    sentence_codes: Codes,
+    *,
+    image_ids: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
+    candidates: int = CANDIDATES,
+    seed: int = 0,
+) -> np.ndarray:
+    """Say of each picture whether its own caption was found, bool [N]; arguments and errors as of `r_precision`."""
     if candidates < 2:
         raise ConfigurationError(f"candidates={candidates} must be 2 or more: the own caption and mismatched ones")
     images, sentences = _unit_rows(image_codes, "picture"), _unit_rows(sentence_codes, "caption")
@@ -62,15 +78,15 @@ def r_precision(
     labels = [_numbered(name, column, number) for name, column in (("image_ids", image_ids), ("captions", captions))]
     draw = np.random.default_rng(seed)
     size = max(1, BLOCK_BYTES // (candidates * images.itemsize * images.shape[1]))
-    right = 0
+    found = np.zeros(number, dtype=bool)
     for start in range(0, number, size):
         rows = np.arange(start, min(start + size, number))
         others = np.stack([_draw_others(row, labels, candidates - 1, draw) for row in rows])
         compared = np.concatenate([rows[:, None], others], axis=1)  # [rows, candidates], the own one first
         # One product for all of them: equal codes give equal cosines to the last bit.
         cosines = np.einsum("nd,ncd->nc", images[rows], sentences[compared])
-        right += int((cosines[:, 0] > cosines[:, 1:].max(axis=1)).sum())
-    return 100.0 * right / number
+        found[rows] = cosines[:, 0] > cosines[:, 1:].max(axis=1)
+    return found
 
 
 def mismatched_captions(captions: Sequence[str], *, seed: int = 0) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..metrics.image_features import FeatureNetwork, tensors_sha256
-from ..metrics.text_to_image import CANDIDATES, attribute_accuracy, mismatched_captions, r_precision
+from ..metrics.text_to_image import CANDIDATES, attribute_accuracy, found_captions, mismatched_captions
 from ..models.modeling_damsm import DamsmModel
 
 if TYPE_CHECKING:
@@ -126,16 +126,21 @@ class PictureJudges:
             with torch.no_grad():
                 logits = self.network.classify(views.features.to(self.damsm.device)).cpu()
             metrics[self.network.score_name] = inception_score(logits, splits=splits)[0]
-        metrics["r_precision"] = r_precision(
+        found = self.found(views, captions)
+        metrics["r_precision"] = 100.0 * int(found.sum()) / len(found)
+        if self.attributes is not None:
+            metrics["attribute_accuracy"] = attribute_accuracy(*self.fits(views, captions.texts))
+        return metrics
+
+    def found(self, views: PictureViews, captions: CaptionCodes) -> np.ndarray:
+        """Whether each picture's own caption was found among others, bool [N]; R-precision is their mean."""
+        return found_captions(
             views.codes,
             captions.sentences,
             image_ids=captions.image_ids,
             captions=captions.texts,
             candidates=self._candidates(captions),
         )
-        if self.attributes is not None:
-            metrics["attribute_accuracy"] = attribute_accuracy(*self.fits(views, captions.texts))
-        return metrics
 
     def fits(self, views: PictureViews, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """How well each picture fits its own caption and a mismatched one [N]; needs an attribute reader."""

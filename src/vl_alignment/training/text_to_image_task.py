@@ -238,6 +238,8 @@ class TextToImageTask:
                 zip(captions.image_ids, captions.texts, scores.tolist(), real.input_ids, strict=True)
             )
         ]
+        for row, found in zip(rows, self.judges.found(views, captions), strict=True):
+            row["found"] = bool(found)
         if self.judges.attributes is not None:
             for row, own, other in zip(rows, *self.judges.fits(views, captions.texts), strict=True):
                 row |= {"own_fit": float(own), "mismatched_fit": float(other)}
