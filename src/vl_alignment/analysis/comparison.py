@@ -1,7 +1,7 @@
 """The main job: train and compare alignment functions on one data set, from the data to the report."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,15 @@ from ..training.runs import RunDirectory, load_results, rebuild_results, write_j
 from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
+from .differences import difference_table, paired_comparisons
+from .outcomes import ItemOutcomes
+from .ranking import rank_blocks, rank_functions, rank_table
 from .report import Picture, write_report
+from .resampling import load_outcomes
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
 
-__all__ = ["compare", "planned_runs", "write_comparison"]
+__all__ = ["compare", "make_controls", "planned_runs", "write_comparison"]
 
 
 SAMPLES_TITLE = "Samples: a row a test caption, a column the same noise"
@@ -85,12 +89,25 @@ def compare(
         announce(f"[{number}/{len(runs)}] {name}, seed {seed}: {value} after {seconds:.0f} s")
     if controls:
         announce("controls")
-        write_json(Path(output) / "controls.json", _CONTROLS[study.task](study, Path(output), results[0]))
+        make_controls(study, output, results[0])
     return results
 
 
+def make_controls(study: Study, output: str | Path, first: Mapping[str, Any]) -> None:
+    """Write `controls.json`: what a model reaches that cannot know, and one that knows everything.
+
+    Args:
+        study: What the runs share.
+        output: Folder of the runs; controls that are trained go into its sub-folder `controls`.
+        first: Results of the run whose function and seed those repeat.
+    """
+    write_json(Path(output) / "controls.json", _CONTROLS[study.task](study, Path(output), first))
+
+
 def write_comparison(output: str | Path, study: Study | None = None, *, pictures: int = 4) -> str:
-    """Write `table.md`, `published.md`, `results.csv` and `report.html` from the results in a folder.
+    """Write `table.md`, `published.md`, `differences.md`, `results.csv` and `report.html` from a folder's results.
+
+    `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks.
 
     Of models that draw pictures, `samples/{function}.png` is a grid of them, the same captions and noise for each.
 
@@ -116,6 +133,8 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
     (output / "table.md").write_text("\n".join(tables) + "\n", encoding="utf-8")
     (output / "published.md").write_text(published_comparison(results).to_markdown() + "\n", encoding="utf-8")
     (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
+    outcomes = load_outcomes(output, results)
+    _write_differences(output / "differences.md", results, outcomes)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
     write_report(
         output,
@@ -126,8 +145,22 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
         curves=_curves(output, results),
         notes=study.notes if study is not None else (),
         methods=_methods(output, results, study),
+        outcomes=outcomes,
     )
     return table.to_text()
+
+
+def _write_differences(path: Path, results: Sequence[dict[str, Any]], outcomes: Mapping[str, ItemOutcomes]) -> None:
+    """Write what is compared, unless there is one function alone; an old file would be of other runs."""
+    task, ranking = task_of(results), rank_functions(rank_blocks(results))
+    comparisons = paired_comparisons(results, outcomes=outcomes)
+    tables = [difference_table(comparisons, task)] if comparisons else []
+    tables += [] if ranking is None else [rank_table(ranking, task)]
+    if tables:
+        text = "\n".join(f"{table.caption}\n\n{table.to_markdown()}" for table in tables)
+        path.write_text(text, encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _pictures(study: Study, output: Path, results: Sequence[dict[str, Any]], count: int) -> list[Picture]:

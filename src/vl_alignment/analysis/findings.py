@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..models.errors import ResultsError
+from .differences import PairedComparison, default_reference, holm, paired_comparisons
+from .function_classes import FunctionClass
 from .layout import display_name, ordered
-from .statistics import Difference, Result, paired_differences, seeds_of, values_of
+from .ranking import Ranking, rank_blocks, rank_functions
+from .statistics import Result, seeds_of, values_of
 from .tables import control_values, dataset_title
-from .tasks import Check, SameClass, Task, task_of
+from .tasks import Check, Task, task_of
 
-__all__ = ["Finding", "default_reference", "findings"]
+__all__ = ["Finding", "findings"]
 
 
 @dataclass(frozen=True)
@@ -31,40 +33,39 @@ def findings(
     controls: Sequence[Mapping[str, Any]] = (),
     *,
     reference: str | None = None,
+    comparisons: Sequence[PairedComparison] | None = None,
     confidence: float = 0.95,
 ) -> list[Finding]:
     """State what the runs show about the metric of their task.
 
-    Every function is compared with `reference` (`dot` by default) by paired differences, and functions of one class
-    with each other. The intervals hold together at `confidence` (Bonferroni).
+    Every function is compared with `reference` (`dot` by default), and functions of one class with each other. A
+    difference is stated where its p-value, after Holm's correction for all comparisons, is small enough.
+
+    Args:
+        results: The contents of `results.json` files of one data set.
+        controls: As of `results_table`.
+        reference: What the others are compared with.
+        comparisons: Of `paired_comparisons` with the same reference, where they were made with test items; made over
+            seeds alone by default.
+        confidence: With which all comparisons together hold.
     """
     task = task_of(results)
     reference = reference or default_reference(results)
+    if comparisons is None:
+        comparisons = paired_comparisons(results, reference, confidence=confidence)
     rows = ordered(values_of(results, task.metric))
-    classes = [(same, *_members(same, rows)) for same in task.same_class]
-    gaps = paired_differences(results, reference, task.metric)
-    for _, base, others in classes:
-        further = _minus(results, task, base, others)
-        gaps += [gap for gap in further if reference not in (gap.reference, gap.alignment_function)]
-    # Only what has an interval is a comparison that could go wrong by chance.
-    count = max(1, sum(gap.estimate is not None and gap.estimate.count > 1 for gap in gaps))
-    each = 1 - (1 - confidence) / count
     found = [_coverage(results, task)]
     if len(rows) > 1:
-        differences = paired_differences(results, reference, task.metric, each)
-        found += _against_reference(differences, reference, task, count, confidence)
-    for same, base, others in classes:
-        found += _same_class(same, _minus(results, task, base, others, each))
+        with_reference = [item for item in comparisons if item.reference == reference]
+        count = sum(item.p_value is not None for item in comparisons)
+        found += _against_reference(with_reference, reference, task, count, confidence)
+        found += _over_items_alone(comparisons, task, confidence)
+    for same in task.same_class:
+        found += _same_class(same, comparisons)
+    ranking = rank_functions(rank_blocks(results), confidence)
+    if ranking is not None:
+        found.append(_ranked(ranking))
     return found + [finding for check in task.checks for finding in _checked(check, results, controls)]
-
-
-def default_reference(results: Sequence[Result]) -> str:
-    """Choose what the others are compared with: the dot product, else the first row of the table."""
-    task = task_of(results)
-    names = ordered(values_of(results, task.metric))
-    if not names:
-        raise ResultsError(f"no finished run has an {task.metric_title}")
-    return "dot" if "dot" in names else names[0]
 
 
 def _coverage(results: Sequence[Result], task: Task) -> Finding:
@@ -84,27 +85,35 @@ def _coverage(results: Sequence[Result], task: Task) -> Finding:
 
 
 def _against_reference(
-    differences: Sequence[Difference], reference: str, task: Task, count: int, confidence: float
+    comparisons: Sequence[PairedComparison], reference: str, task: Task, count: int, confidence: float
 ) -> list[Finding]:
     base = display_name(reference)
-    together = f"{confidence:.0%} interval" + (f"s that hold for all {count} comparisons together" if count > 1 else "")
+    together = f"{confidence:.0%} interval{'s' * (count > 1)}{_sources(comparisons, task)}"
+    together += f", corrected for {count} comparisons" if count > 1 else ""
     found = []
     for sign, word in ((1, "above"), (-1, "below")):
-        chosen = [item for item in differences if item.sign == sign]
+        chosen = [item for item in comparisons if item.sign == sign]
         if chosen:
             gaps = "; ".join(f"{display_name(item.alignment_function)} by {_gap(item)}" for item in chosen)
             found.append(Finding("supported", f"{task.metric_title} {word} {base}: {gaps} ({together})."))
-    same = [item.alignment_function for item in differences if item.identical]
+    same = [item.alignment_function for item in comparisons if item.difference.identical]
     if same:
         found.append(Finding("fact", f"Exactly the same {task.metric_name} as {base} for every seed: {_listed(same)}."))
-    undecided = [item for item in differences if item.sign == 0 and not item.identical]
-    halves = [item.estimate.half_interval for item in undecided if item.estimate and item.estimate.half_interval]
+    undecided = [item for item in comparisons if item.sign == 0 and not item.difference.identical]
+    tested = [item for item in undecided if item.p_value is not None]
+    halves = [
+        (item.high - item.low) / 2
+        for item in tested
+        if item.low is not None and item.high is not None and item.high > item.low
+    ]
     if halves:
-        names = _listed([item.alignment_function for item in undecided if item.estimate and item.estimate.count > 1])
-        width = f"{min(halves):.1f}" if len(halves) == 1 else f"{min(halves):.1f} to {max(halves):.1f}"
-        reach = f"the intervals reach {width} {task.points} either way."
-        found.append(Finding("open", f"Not told apart from {base} by these seeds: {names}; {reach}"))
-    alone = [item.alignment_function for item in undecided if item.estimate is None or item.estimate.count < 2]
+        names = _listed([item.alignment_function for item in tested])
+        reach = f"the intervals reach {_range(halves)} {task.points} either way"
+        detectable = _range([item.detectable for item in tested if item.detectable is not None])
+        missed = f"one study in five would miss a true difference of {detectable}"
+        text = f"Not told apart from {base} by these seeds: {names}; {reach}, and {missed}."
+        found.append(Finding("open", text))
+    alone = [item.alignment_function for item in undecided if item.p_value is None]
     if alone:
         found.append(
             Finding("open", f"No interval yet, for want of a second seed shared with {base}: {_listed(alone)}.")
@@ -112,26 +121,53 @@ def _against_reference(
     return found
 
 
-def _members(same: SameClass, rows: Sequence[str]) -> tuple[str, list[str]]:
-    """Find the first function of a class that was run, and the others; "" where none was."""
-    base, *others = [name for name in same.functions if name in rows] or [""]
-    return base, others
+def _sources(comparisons: Sequence[PairedComparison], task: Task) -> str:
+    """Say what chance the intervals are about, where it is not the seeds alone."""
+    tested = [item for item in comparisons if item.p_value is not None]
+    return f" over seeds and test {task.items}" if tested and all(item.items for item in tested) else ""
 
 
-def _minus(
-    results: Sequence[Result], task: Task, base: str, others: Sequence[str], confidence: float = 0.95
-) -> list[Difference]:
-    if not others:
+def _over_items_alone(comparisons: Sequence[PairedComparison], task: Task, confidence: float) -> list[Finding]:
+    """What one seed's models show: of them, not of their functions."""
+    alone = [item for item in comparisons if item.items is not None and item.p_value is None]
+    adjusted = holm([item.items.p_value for item in alone if item.items is not None])
+    gaps = [
+        f"{display_name(item.alignment_function)} {'above' if item.items.mean > 0 else 'below'} "
+        f"{display_name(item.reference)} by {_interval(item.items.mean, item.items.low, item.items.high)}"
+        for item, p_value in zip(alone, adjusted, strict=True)
+        if item.items is not None and p_value < 1 - confidence
+    ]
+    if not gaps:
         return []
-    differences = {item.alignment_function: item for item in paired_differences(results, base, task.metric, confidence)}
-    return [differences[name] for name in others]
+    text = f"Of the models at hand, other test {task.items} would show the same: {'; '.join(gaps)}"
+    return [Finding("fact", f"{text}. Whether their functions differ takes more seeds.")]
 
 
-def _same_class(same: SameClass, differences: Sequence[Difference]) -> list[Finding]:
+def _ranked(ranking: Ranking) -> Finding:
+    names = list(ranking.mean_ranks)
+    text = f"By ranks over {ranking.blocks} seeds (Friedman p = {ranking.p_value:.2g}) "
+    if not ranking.separates:
+        possible = len(names) - 1
+        return Finding(
+            "fact",
+            f"{text}no function is told apart from the best, {display_name(names[0])}: mean ranks have to be "
+            f"{ranking.critical_difference:.1f} apart, of {possible} at most.",
+        )
+    behind = _listed([name for name in names if name not in ranking.like_the_best])
+    return Finding(
+        "fact",
+        f"{text}the best, {display_name(names[0])}, is told apart from {behind}: their mean ranks are at least "
+        f"{ranking.critical_difference:.1f} apart.",
+    )
+
+
+def _same_class(same: FunctionClass, comparisons: Sequence[PairedComparison]) -> list[Finding]:
+    """State the gaps within a class, each once, from the side of its first function."""
+    inside = [item for item in comparisons if {item.alignment_function, item.reference} <= set(same.functions)]
     gaps = [
         f"{display_name(item.alignment_function)} is {'above' if item.sign > 0 else 'below'} "
         f"{display_name(item.reference)} by {_gap(item)}"
-        for item in differences
+        for item in inside
         if item.sign
     ]
     if not gaps:
@@ -174,11 +210,20 @@ def _means(group: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
-def _gap(difference: Difference) -> str:
-    estimate = difference.estimate
-    assert estimate is not None and estimate.low is not None and estimate.high is not None  # its sign is not 0
-    low, high = sorted((abs(estimate.low), abs(estimate.high)))
-    return f"{abs(estimate.mean):.1f} [{low:.1f}, {high:.1f}]"
+def _gap(comparison: PairedComparison) -> str:
+    assert comparison.mean is not None  # its sign is not 0
+    return _interval(comparison.mean, comparison.low or 0.0, comparison.high or 0.0)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    """The size of a difference that is said to lie above or below."""
+    low, high = sorted((abs(low), abs(high)))
+    return f"{abs(mean):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _listed(rows: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ PAPER_NAMES = {
     "additive": "Additive",
 }
 
-Cell: TypeAlias = Estimate | float | None
+Cell: TypeAlias = Estimate | float | str | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: an `Estimate` has an interval, a number has none by nature, None was not measured."""
+    """A row: an `Estimate` has an interval, a number has none by nature, a text stands as it is, None is unknown."""
 
     key: str
     name: str
@@ -65,18 +65,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of alignment functions, then rows of controls."""
+    """Rows of alignment functions, then rows of controls; `heading` says what the rows are."""
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     decimals: int = 1
     mark_best: bool = True
+    heading: str = "Alignment function"
 
     def text_of(self, cell: Cell, column: Column | None = None) -> str:
-        """Write one cell, with the decimals of its column; `-` where nothing was measured."""
-        if cell is None:
-            return "-"
+        """Write one cell, with the decimals of its column; `-` where nothing is known."""
+        if cell is None or isinstance(cell, str):
+            return cell or "-"
         decimals = self._decimals(column)
         return cell.text(decimals) if isinstance(cell, Estimate) else f"{cell:.{decimals}f}"
 
@@ -104,7 +105,7 @@ class Table:
     def to_markdown(self) -> str:
         """Write a Markdown table: the best mean of every column bold, controls in italics."""
         best = self.best()
-        lines = [f"| Alignment function | {' | '.join(column.full_title for column in self.columns)} |"]
+        lines = [f"| {self.heading} | {' | '.join(column.full_title for column in self.columns)} |"]
         lines.append(f"|:---|{'---:|' * len(self.columns)}")
         for row in self.rows:
             cells = self.texts(row)
@@ -115,7 +116,7 @@ class Table:
 
     def to_text(self, width: int | None = None) -> str:
         """Write the table for a terminal; one wider than `width` characters is cut between groups of columns."""
-        names = max(len(name) for name in ("Alignment function", *(row.name for row in self.rows)))
+        names = max(len(name) for name in (self.heading, *(row.name for row in self.rows)))
         widths = [
             max(len(text) for text in (column.title, *(self.texts(row)[i] for row in self.rows)))
             for i, column in enumerate(self.columns)
@@ -138,7 +139,7 @@ class Table:
             if first and group:
                 groups = groups.ljust(names + 2 + sum(widths[i] + 2 for i in part[:position])) + group
         rule = "-" * (names + sum(widths[i] + 2 for i in part))
-        header = "Alignment function".ljust(names)
+        header = self.heading.ljust(names)
         lines = [groups, header + "".join(f"  {self.columns[i].title:>{widths[i]}}" for i in part), rule]
         before = False
         for row in self.rows:
@@ -160,7 +161,8 @@ class Table:
             cells: list[object] = []
             for cell in row.cells:
                 spread = (cell.half_interval, cell.count) if isinstance(cell, Estimate) else (None, None)
-                cells += ["" if value is None else value for value in (_mean(cell), *spread)]
+                first = cell if isinstance(cell, str) else _mean(cell)
+                cells += ["" if value is None else value for value in (first, *spread)]
             writer.writerow([row.key, row.name, int(row.control), *cells])
         return out.getvalue()
 
@@ -183,4 +185,4 @@ def ordered(rows: Iterable[str]) -> list[str]:
 
 
 def _mean(cell: Cell) -> float | None:
-    return cell.mean if isinstance(cell, Estimate) else cell
+    return cell.mean if isinstance(cell, Estimate) else None if isinstance(cell, str) else cell

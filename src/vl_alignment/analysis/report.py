@@ -17,8 +17,11 @@ from markupsafe import Markup
 
 from ..models.errors import ResultsError
 from .charts import curve_charts, interval_chart, series_name
-from .findings import default_reference, findings
+from .differences import default_reference, difference_table, paired_comparisons
+from .findings import findings
 from .layout import Column, Table, display_name, ordered
+from .outcomes import ItemOutcomes
+from .ranking import rank_blocks, rank_functions, rank_table
 from .statistics import Result, row_key, seeds_of
 from .tables import breakdown_table, dataset_title, published_comparison, results_table, runs_csv
 from .tasks import task_of
@@ -47,6 +50,7 @@ def write_report(
     notes: Sequence[str] | str = (),
     methods: Mapping[str, object] | None = None,
     reference: str | None = None,
+    outcomes: Mapping[str, ItemOutcomes] | None = None,
 ) -> Path:
     """Write the report of `results` and return its path.
 
@@ -60,6 +64,7 @@ def write_report(
         notes: Sentences that a reader should know.
         methods: Further lines of the methods (settings, machine); a mapping becomes a list.
         reference: The function that the others are compared with, `dot` by default.
+        outcomes: Of `load_outcomes`, for comparisons over test items.
 
     Raises:
         ResultsError: There are no results, they cannot be compared, or the file cannot be written.
@@ -75,6 +80,7 @@ def write_report(
         notes=[notes] if isinstance(notes, str) else notes,
         methods=methods or {},
         reference=reference,
+        outcomes=outcomes,
     )
     writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
@@ -98,10 +104,13 @@ def render_report(
     notes: Sequence[str] = (),
     methods: Mapping[str, object] | None = None,
     reference: str | None = None,
+    outcomes: Mapping[str, ItemOutcomes] | None = None,
 ) -> str:
     """Render the page of `write_report` as a string."""
     task = task_of(results)
     table = results_table(results, controls)
+    comparisons = paired_comparisons(results, reference, outcomes)
+    ranking = rank_functions(rank_blocks(results))
     rows = [row.key for row in table.rows if not row.control]
     switch = ordered({name for _, drawn in pictures for name in drawn})
     return (
@@ -111,10 +120,12 @@ def render_report(
             task=task,
             title=title,
             subtitle=_subtitle(results),
-            findings=findings(results, controls, reference=reference),
+            findings=findings(results, controls, reference=reference, comparisons=comparisons),
             reference=display_name(reference or default_reference(results)),
             table=table,
             breakdown=breakdown_table(results, controls),
+            differences=difference_table(comparisons, task) if comparisons else None,
+            ranks=None if ranking is None else rank_table(ranking, task),
             published=published_comparison(results),
             descriptions={str(c["name"]): str(c["description"]) for c in controls if c.get("description")},
             interval_chart=Markup(interval_chart(results)),
@@ -192,8 +203,9 @@ def _methods(results: Sequence[Result], further: Mapping[str, object]) -> list[t
         "Time": _time_lines([float(run["seconds"]) for run in training if run.get("seconds") is not None]),
         "Measured with": _lines(results[0].get("evaluation") or {}),
         "Intervals": [
-            "Student's t at 95 % over the seeds of a row; differences are paired by seed, and the findings' intervals "
-            "are widened to hold together (Bonferroni). They do not cover the choice of the test set."
+            "Student's t at 95 % over the seeds of a row, which does not cover the choice of the test set. Differences "
+            "are paired by seed, and by test item where predictions are at hand: then their intervals are over seeds "
+            "and test pictures, two crossed sources of chance. The findings hold together at 95 % (Holm)."
         ],
         **{term: [line] for term, line in task.methods.items()},
     }

@@ -6,24 +6,23 @@ Tables, findings, charts and the report test no task's name; another task is ano
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..models.configuration_attngan import AttnGanConfig
+from ..models.configuration_m4c import M4CConfig
+from ..models.configuration_mac import MacConfig
+from ..models.configuration_scan import ScanConfig
 from ..models.errors import ResultsError
+from .function_classes import FunctionClass, function_classes
 from .layout import PAPER_NAMES, Column
+from .outcomes import (
+    OutcomeReader,
+    answer_outcomes,
+    drawing_outcomes,
+    retrieval_outcomes,
+    soft_answer_outcomes,
+)
 from .statistics import Result
 
-__all__ = ["TASKS", "Breakdown", "Check", "SameClass", "Task", "task_of"]
-
-
-@dataclass(frozen=True)
-class SameClass:
-    """Functions that can express the same alignments, so that a gap between them needs another explanation.
-
-    Attributes:
-        functions: Their names; the others are compared with the first that was run.
-        reason: Why, to stand between “although” and a comma.
-    """
-
-    functions: tuple[str, ...]
-    reason: str
+__all__ = ["TASKS", "Breakdown", "Check", "Task", "task_of"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ class Task:
         columns: Of the table of results; those that no result has a value for are left out.
         compared: {metric: title} beside the published values.
         published_note: What a reader of the published values should know.
-        same_class: Functions whose gaps need an explanation.
+        same_class: Functions whose gaps need an explanation, under the paper's configuration.
+        outcomes: Takes the metric apart by test item.
         checks: Of results and controls against controls.
         pictures_title, pictures_text, picture_alt: Of the report's attention pictures.
         methods: Lines of the report's methods.
@@ -96,7 +96,8 @@ class Task:
     columns: tuple[Column, ...]
     compared: Mapping[str, str]
     published_note: str
-    same_class: tuple[SameClass, ...]
+    same_class: list[FunctionClass]
+    outcomes: OutcomeReader
     checks: tuple[Check, ...]
     pictures_title: str
     pictures_text: str
@@ -155,12 +156,8 @@ _RETRIEVAL = Task(
         f"{_names('biased_general_key', 'activated_general_key')} come from code that reads their scores along the "
         "wrong axes; released_layout=True repeats that."
     ),
-    same_class=(
-        SameClass(
-            ("general_query", "general_key"),
-            "W of the one is W transposed of the other: both can express the same alignments",
-        ),
-    ),
+    same_class=function_classes(ScanConfig()),
+    outcomes=retrieval_outcomes,
     checks=(
         Check(
             floor="chance",
@@ -211,15 +208,8 @@ _QUESTION_ANSWERING = Task(
         f"{_names('dot', 'scaled_dot', 'general_key')} and {_names('biased_general_key')} are one function in other "
         "coordinates: their published spread, 96.2 to 97.3, comes from initialisation and optimisation."
     ),
-    # Element-wise form: the scale, and the map of the key with its bias, fold into the linear layer before the key.
-    # A map of the query does not: no linear layer stands before the control state, and an ELU follows.
-    same_class=(
-        SameClass(
-            ("dot", "scaled_dot", "general_key", "biased_general_key"),
-            "in MAC's read unit they are one function in other coordinates, because the linear layer before the "
-            "key can take up the scale, W and b",
-        ),
-    ),
+    same_class=function_classes(MacConfig()),
+    outcomes=answer_outcomes,
     checks=(
         Check(
             floor="image zeroed",
@@ -274,14 +264,8 @@ _TEXT_QUESTION_ANSWERING = Task(
         f"from initialisation and optimisation. The rows {_names('general_query', 'biased_general_query')} come from "
         "code in which keys and queries change places; released_layout=True repeats that."
     ),
-    # Every query and key is a free affine projection of the same states, which can take up the scale, W and b.
-    same_class=(
-        SameClass(
-            ("scaled_dot", "dot", "general_query", "general_key", "biased_general_query", "biased_general_key"),
-            "in M4C they are one function in other coordinates, because the projections of queries and keys can take "
-            "up the scale, W and b",
-        ),
-    ),
+    same_class=function_classes(M4CConfig()),
+    outcomes=soft_answer_outcomes,
     checks=(
         Check(
             floor="blind",
@@ -367,14 +351,8 @@ _TEXT_TO_IMAGE = Task(
         f"whose {_names('activated_general_key')} has a sigmoid for CUB; released_layout=True and "
         "alignment_activation='sigmoid' repeat that. Other networks, splits or numbers of pictures give other scores."
     ),
-    # The projection of the words can take up a scale and an invertible W, and softmax a constant of every key.
-    same_class=(
-        SameClass(
-            ("dot", "scaled_dot", "general_query", "general_key", "biased_general_key"),
-            "in AttnGAN they are one function in other coordinates as long as W can be inverted, because the "
-            "projection of the words can take up the scale and W, and the softmax over words does not see the bias",
-        ),
-    ),
+    same_class=function_classes(AttnGanConfig()),
+    outcomes=drawing_outcomes,
     checks=(
         *(_closer(*named, "untrained", "an untrained generator", 3.0) for named in _DISTANCES.items()),
         *(_closer(*named, "mean picture", "the mean training picture repeated", 1.0) for named in _DISTANCES.items()),

@@ -1,0 +1,311 @@
+"""Functions against each other: differences over seeds and test items, corrected for how many there are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import nctdtr, ndtri, stdtrit
+
+from ..models.errors import ResultsError
+from .layout import Column, Row, Table, display_name, ordered
+from .outcomes import ItemOutcomes
+from .resampling import RESAMPLES, ItemDifference, item_difference, picture_error, resampled_metrics
+from .statistics import Difference, Result, paired_differences, row_key, values_of
+from .tasks import Task, task_of
+
+__all__ = [
+    "PairedComparison",
+    "default_reference",
+    "difference_table",
+    "holm",
+    "paired_comparisons",
+    "smallest_detectable_difference",
+]
+
+POWER = 0.8
+SMALLEST_P = 1e-12
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """One function minus another, with both sources of chance.
+
+    Attributes:
+        difference: Over the seeds that both have, with their interval.
+        items: Over the test pictures, for the models of these seeds; None without predictions.
+        picture_error: What the choice of pictures adds to the standard error over seeds; 0 where that is not known.
+        p_value: Of no difference, over seeds and, where they are known, pictures; None for fewer than two seeds.
+        adjusted_p: The same after Holm's correction for all comparisons.
+        low, high: The interval that Holm's step for this comparison asks for: it leaves out zero exactly where the
+            corrected p-value is small enough. None for fewer than two seeds.
+        supported: Whether it is.
+        detectable: The smallest difference that so many seeds would have shown in four of five studies.
+    """
+
+    difference: Difference
+    items: ItemDifference | None = None
+    picture_error: float = 0.0
+    p_value: float | None = None
+    adjusted_p: float | None = None
+    low: float | None = None
+    high: float | None = None
+    supported: bool = False
+    detectable: float | None = None
+
+    @property
+    def alignment_function(self) -> str:
+        """The `row_key` of the function."""
+        return self.difference.alignment_function
+
+    @property
+    def reference(self) -> str:
+        """The `row_key` of the function that is subtracted."""
+        return self.difference.reference
+
+    @property
+    def mean(self) -> float | None:
+        """The mean difference over seeds."""
+        return None if self.difference.estimate is None else self.difference.estimate.mean
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the difference is supported, else 0."""
+        return 0 if not self.supported or self.mean is None else 1 if self.mean > 0 else -1
+
+    def half_interval(self, level: float) -> float:
+        """Half the interval that leaves out `level` of chance; needs two seeds.
+
+        The squares of the two sources' own half intervals add up, Student's t over seeds and the normal one over
+        pictures, so that it is never narrower than that over seeds alone.
+        """
+        estimate = self.difference.estimate
+        assert estimate is not None and estimate.standard_deviation is not None
+        over_seeds = stdtrit(estimate.count - 1, level / 2) * estimate.standard_deviation / sqrt(estimate.count)
+        return float(np.hypot(over_seeds, ndtri(level / 2) * self.picture_error))
+
+
+def default_reference(results: Sequence[Result]) -> str:
+    """Choose what the others are compared with: the dot product, else the first row of the table."""
+    task = task_of(results)
+    names = ordered(values_of(results, task.metric))
+    if not names:
+        raise ResultsError(f"no finished run has an {task.metric_title}")
+    return "dot" if "dot" in names else names[0]
+
+
+def paired_comparisons(
+    results: Sequence[Result],
+    reference: str | None = None,
+    outcomes: Mapping[str, ItemOutcomes] | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> list[PairedComparison]:
+    """Compare every function with `reference`, and functions of one class with each other, in the task's metric.
+
+    Args:
+        results: Of one task on one data set.
+        reference: `dot` by default, or the first row.
+        outcomes: By run_id, of `load_outcomes`; a pair is compared over test items where the runs of all its shared
+            seeds have them.
+        confidence: With which all comparisons together hold.
+        resamples: Of the test pictures.
+
+    Raises:
+        ResultsError: No run of `reference` has the metric, or runs were tested on different items.
+    """
+    task = task_of(results)
+    reference = reference or default_reference(results)
+    differences = _family(results, reference, task, confidence)
+    over_items = _over_items(differences, results, outcomes or {}, confidence, resamples)
+    compared = []
+    for difference, (items, error) in zip(differences, over_items, strict=True):
+        comparison = PairedComparison(difference, items, error)
+        compared.append(replace(comparison, p_value=_p_value(comparison)))
+    return _corrected(compared, 1 - confidence)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values so that all of them hold together (Holm 1979): the smallest for all, the next for one less.
+
+    SciPy has corrections of the false discovery rate only.
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted.tolist()
+
+
+def smallest_detectable_difference(
+    standard_deviation: float, count: int, *, power: float = POWER, significance: float = 0.05
+) -> float:
+    """The true difference that a paired t-test of so many seeds finds with probability `power`.
+
+    Args:
+        standard_deviation: Of the differences between seeds.
+        count: How many seeds, two at least.
+        power: Wanted.
+        significance: Of the two-sided test.
+    """
+    freedom = count - 1
+    threshold = -float(stdtrit(freedom, significance / 2))
+
+    def missing(shift: float) -> float:
+        return power - 1 + float(nctdtr(freedom, shift, threshold))  # a find with the wrong sign is none
+
+    # With one degree of freedom the spread is often underestimated: then twice the threshold is more than enough.
+    return brentq(missing, 0.0, 2 * threshold + 10) * standard_deviation / sqrt(count)
+
+
+def difference_table(comparisons: Sequence[PairedComparison], task: Task, confidence: float = 0.95) -> Table:
+    """Lay out comparisons: what seeds, what test items and what both leave open, and p-values."""
+    points, share = task.points, f"{confidence:.0%}"
+    columns = (
+        Column("difference", "Mean"),
+        Column("seeds", "Over seeds", f"{share} interval"),
+        Column("items", f"Over test {task.items}", f"{share} interval"),
+        Column("both", "Over both", f"{share} interval"),
+        Column("p_value", "Alone", "p-value"),
+        Column("adjusted_p", "Holm", "p-value"),
+        Column("items_p", f"Over test {task.items}", "p-value"),
+        Column("detectable", "Smallest detectable"),
+    )
+    rows = []
+    for number, one in enumerate(comparisons):
+        name = f"{display_name(one.alignment_function)} − {display_name(one.reference)}"
+        rows.append(Row(f"comparison {number}", name, _cells(one, 1 - confidence)))
+    count = sum(one.p_value is not None for one in comparisons)
+    caption = (
+        f"Differences in {points}, paired by seed and by test item. Over seeds: Student's t, what other seeds would "
+        f"change on these test {task.items}. Over test {task.items}: {RESAMPLES:,} bootstrap resamples of pictures, "
+        "what other pictures would change for these very models. Over both: the two together, where there are several "
+        f"seeds; its p-value is corrected for {count} comparison{'s' * (count != 1)} (Holm). Smallest detectable: the "
+        f"true difference that so many seeds find in four of five studies, after the correction."
+    )
+    return Table(caption, columns, tuple(rows), mark_best=False, heading="Difference")
+
+
+def _cells(one: PairedComparison, level: float) -> tuple[float | str | None, ...]:
+    estimate, items = one.difference.estimate, one.items
+    both = None
+    if estimate is not None and estimate.count > 1 and items is not None:
+        half = one.half_interval(level)
+        both = _interval(estimate.mean - half, estimate.mean + half)
+    return (
+        one.mean,
+        None if estimate is None else _interval(estimate.low, estimate.high),
+        None if items is None else _interval(items.low, items.high),
+        both,
+        _p_text(one.p_value),
+        _p_text(one.adjusted_p),
+        None if items is None else _p_text(items.p_value),
+        one.detectable,
+    )
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    return None if low is None or high is None else f"[{low:.1f}, {high:.1f}]"
+
+
+def _p_text(value: float | None) -> str | None:
+    return None if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _family(results: Sequence[Result], reference: str, task: Task, confidence: float) -> list[Difference]:
+    """The differences from the reference, then those within classes that are not among them."""
+    rows = ordered(values_of(results, task.metric))
+    found = {gap.alignment_function: gap for gap in paired_differences(results, reference, task.metric, confidence)}
+    family = [found[name] for name in rows if name in found]
+    for same in task.same_class:
+        base, *others = [name for name in same.functions if name in rows] or [""]
+        if others and base != reference:
+            family += _within(results, base, [name for name in others if name != reference], task, confidence)
+    return family
+
+
+def _within(
+    results: Sequence[Result], base: str, others: Iterable[str], task: Task, confidence: float
+) -> list[Difference]:
+    gaps = paired_differences(results, base, task.metric, confidence)
+    return [gap for gap in gaps if gap.alignment_function in set(others)]
+
+
+def _over_items(
+    differences: Sequence[Difference],
+    results: Sequence[Result],
+    outcomes: Mapping[str, ItemOutcomes],
+    confidence: float,
+    resamples: int,
+) -> list[tuple[ItemDifference | None, float]]:
+    """Compare each pair over test items, on the same resamples for all."""
+    cells = {(row_key(result), int(result.get("seed", 0))): str(result.get("run_id")) for result in results}
+    known = [run_id for run_id in cells.values() if run_id in outcomes]
+    if not known:
+        return [(None, 0.0)] * len(differences)
+    resampled = resampled_metrics([outcomes[run_id] for run_id in known], resamples)
+    column = {run_id: number for number, run_id in enumerate(known)}
+    found: list[tuple[ItemDifference | None, float]] = []
+    for difference in differences:
+        sides = [
+            [cells[name, seed] for seed in difference.seeds]
+            for name in (difference.alignment_function, difference.reference)
+        ]
+        if not difference.seeds or not all(run_id in column for side in sides for run_id in side):
+            found.append((None, 0.0))
+            continue
+        runs = [(outcomes[one], outcomes[other]) for one, other in zip(*sides, strict=True)]
+        drawn = [resampled[:, [column[run_id] for run_id in side]] for side in sides]
+        values = [float(np.mean([outcomes[run_id].value for run_id in side])) for side in sides]
+        items = item_difference((drawn[0], drawn[1]), (values[0], values[1]), len(runs[0][0].units), confidence)
+        found.append((items, picture_error(runs) if len(runs) > 1 else 0.0))
+    return found
+
+
+def _p_value(comparison: PairedComparison) -> float | None:
+    """The level at which the interval just reaches zero; None for fewer than two seeds."""
+    estimate = comparison.difference.estimate
+    if estimate is None or estimate.standard_deviation is None:
+        return None
+    # Differences that agree to the last digit decide nothing: see `Difference.sign`.
+    if not estimate.standard_deviation or not estimate.mean:
+        return 1.0
+
+    def beyond(level: float) -> float:
+        return comparison.half_interval(level) - abs(estimate.mean)
+
+    return SMALLEST_P if beyond(SMALLEST_P) < 0 else float(brentq(beyond, SMALLEST_P, 1.0, xtol=SMALLEST_P))
+
+
+def _corrected(comparisons: Sequence[PairedComparison], significance: float) -> list[PairedComparison]:
+    """Correct for all comparisons that have a p-value, and give each the interval of its step in Holm's procedure."""
+    tested = [number for number, one in enumerate(comparisons) if one.p_value is not None]
+    p_values = [comparisons[number].p_value or 0.0 for number in tested]
+    corrected = list(comparisons)
+    left, stopped = len(tested), False
+    adjusted = holm(p_values)
+    for place in np.argsort(p_values, kind="stable").tolist():
+        one, level = comparisons[tested[place]], significance / left
+        supported = not stopped and p_values[place] <= level
+        mean, half = one.mean or 0.0, one.half_interval(level)
+        corrected[tested[place]] = replace(
+            one,
+            adjusted_p=adjusted[place],
+            low=mean - half,
+            high=mean + half,
+            supported=supported,
+            detectable=_detectable(one.difference, significance / len(tested)),
+        )
+        # Once a step fails, all further ones do, at the level of that step.
+        stopped = stopped or not supported
+        left -= supported
+    return corrected
+
+
+def _detectable(difference: Difference, significance: float) -> float | None:
+    estimate = difference.estimate
+    if estimate is None or not estimate.standard_deviation:
+        return None
+    return smallest_detectable_difference(estimate.standard_deviation, estimate.count, significance=significance)
