@@ -31,12 +31,12 @@ from .damsm_objective import DamsmObjective
 from .data_options import changed_options
 from .objectives import Evaluation, RetrievalObjective
 from .preparation import cache_folder, load_data, load_study
-from .presets import get_preset
+from .presets import Preset, get_preset
 from .question_objective import QuestionObjective
 from .text_question_objective import TextQuestionObjective
 from .text_to_image_study import TextToImageStudy
 
-__all__ = ["evaluate", "load_images", "load_model", "model_task"]
+__all__ = ["LoadedSplit", "evaluate", "load_images", "load_model", "load_split", "model_task"]
 
 Data: TypeAlias = datasets.DatasetDict | QuestionData
 Loaded = TypeVar("Loaded")
@@ -259,11 +259,7 @@ def evaluate(
         DataError: If the split does not exist or the data cannot be used.
     """
     kind = _kind(folder)
-    chosen = get_preset(preset or kind.preset)
-    if chosen["task"] != get_preset(kind.preset)["task"]:
-        raise ConfigurationError(
-            f"the preset {preset!r} is for {chosen['task']}, the model in {folder} is for {kind.task}"
-        )
+    _check_preset(folder, kind, preset)
     if folds > 1 and kind.task != RetrievalObjective.task:
         raise ConfigurationError(f"folds={folds}: only the splits of retrieval are cut into folds")
     if kind.measure is not None:
@@ -276,20 +272,81 @@ def evaluate(
         measured = kind.measure(model.to(accelerator.device), processor, study, split or "test", accelerator)
         return {**measured.metrics, **measured.bounds}
     assert kind.objective is not None
+    loaded = load_split(folder, preset, data_dir=data_dir, regions=regions, split=split, sizes=sizes, options=options)
+    model, processor = loaded.model, loaded.processor
+    images = {"region_store": loaded.store, "image_processor": processor.image_processor}
+    settings = TrainingSettings(device=device)
+    objective = kind.objective(Measured(loaded.data, loaded.part, model, processor, settings, folds, images))
+    objective.images.check(model)
+    accelerator = Accelerator(cpu=device == "cpu")
+    evaluation = objective.evaluate(model.to(accelerator.device), loaded.split, accelerator)
+    return {**evaluation.metrics, **evaluation.bounds}
+
+
+@dataclass(frozen=True)
+class LoadedSplit:
+    """A model and one split of a data set that fits it.
+
+    Attributes:
+        task: As in presets and results.
+        name: Of the data set.
+        model, processor: See `load_model`.
+        data: All splits.
+        part: The split alone, its pictures those that can be read.
+        split: Its name.
+        store: The pictures' regions; None where the model sees pixels, or draws.
+    """
+
+    task: str
+    name: str
+    model: Any
+    processor: Any
+    data: Any
+    part: Any
+    split: str
+    store: RegionStore | None
+
+
+def load_split(
+    folder: str | Path,
+    preset: str | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    regions: str | Path | None = None,
+    split: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+    data: Data | None = None,
+) -> LoadedSplit:
+    """Load a model and the split that it is to be measured on; arguments and errors as of `evaluate`.
+
+    Args:
+        data: All splits, where they are loaded already.
+    """
+    kind = _kind(folder)
+    chosen = _check_preset(folder, kind, preset)
     own = changed_options(chosen["data"], options or {})
     model, processor = load_model(folder, word_vectors=own.get("word_vectors"))
     split = split or own.get("test_split", "test")
     if "reader" in own:
         own["read_splits"] = [split]  # reading takes seconds a picture: no more of them than are measured
-    data = load_data(kind.task, own, data_dir, sizes)
-    part, store = _one_split(data, split, model.config, regions)
-    images = {"region_store": store, "image_processor": processor.image_processor}
-    settings = TrainingSettings(device=device)
-    objective = kind.objective(Measured(data, part, model, processor, settings, folds, images))
-    objective.images.check(model)
-    accelerator = Accelerator(cpu=device == "cpu")
-    evaluation = objective.evaluate(model.to(accelerator.device), split, accelerator)
-    return {**evaluation.metrics, **evaluation.bounds}
+    if data is None:
+        data = load_data(chosen["task"], own, data_dir, sizes)
+    if kind.objective is None:
+        part, store = datasets.DatasetDict({split: select_split(_images(data), split)}), None
+    else:
+        part, store = _one_split(data, split, model.config, regions)
+    return LoadedSplit(kind.task, own["name"], model, processor, data, part, split, store)
+
+
+def _check_preset(folder: str | Path, kind: ModelKind, preset: str | None) -> Preset:
+    """Return the preset, by default that of the model's task, if it is for that task."""
+    chosen = get_preset(preset or kind.preset)
+    if chosen["task"] != get_preset(kind.preset)["task"]:
+        raise ConfigurationError(
+            f"the preset {preset!r} is for {chosen['task']}, the model in {folder} is for {kind.task}"
+        )
+    return chosen
 
 
 def _loaded(load: Callable[[Any], Loaded], folder: str | Path, what: str) -> Loaded:
