@@ -28,10 +28,11 @@ LOWER_LAYERS = {
     "metrics": {"models", "data"},
     "training": {"models", "data", "metrics"},
     "analysis": {"models", "data", "metrics", "training"},
-    # What travels to endpoints and Spaces; what writes it there is hub's.
-    "serving": set(),
+    "serving": {"models", "data"},
+    "hub": {"models", "pipelines", "data", "metrics", "training", "analysis", "serving"},
     "cli_parser": {"training"},
-    "cli": {"models", "data", "metrics", "training", "analysis", "cli_parser"},
+    "cli_hub": {"models", "data", "metrics", "training", "analysis", "serving", "hub"},
+    "cli": {"models", "data", "metrics", "training", "analysis", "serving", "hub", "cli_parser", "cli_hub"},
     # The package's __init__ offers the public names of every layer.
     "__init__": {"models", "pipelines", "data", "metrics", "training", "analysis"},
 }
