@@ -78,7 +78,7 @@ class PairedComparison:
         """Half the interval that leaves out `level` of chance; needs two seeds.
 
         The squares of the two sources' own half intervals add up, Student's t over seeds and the normal one over
-        pictures, so that it is never narrower than that over seeds alone.
+        pictures, so that it is never narrower than that over seeds alone, and errs on the safe side for two seeds.
         """
         estimate = self.difference.estimate
         assert estimate is not None and estimate.standard_deviation is not None

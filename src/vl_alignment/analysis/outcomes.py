@@ -73,7 +73,7 @@ class ItemOutcomes:
 def retrieval_outcomes(columns: Columns) -> ItemOutcomes:
     """Rsum: what each query adds to the recalls of its direction; a caption belongs to its picture."""
     ranks = np.asarray(columns["rank"])
-    hits = 100.0 * sum((ranks < level).astype(np.float64) for level in RECALL_LEVELS)
+    hits = 100.0 * (ranks[:, None] < np.array(RECALL_LEVELS)).sum(axis=1)
     sentences = np.asarray(columns["direction"]) == "sentence_retrieval"
     items, owners = (np.asarray(columns[name], dtype=str) for name in ("item_id", "reference"))
     return ItemOutcomes.of_parts([(items[sentences], hits[sentences]), (owners[~sentences], hits[~sentences])])
