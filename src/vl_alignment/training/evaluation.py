@@ -318,10 +318,9 @@ def load_split(
     options: Mapping[str, Any] | None = None,
     data: Data | None = None,
 ) -> LoadedSplit:
-    """Load a model and the split that it is to be measured on; arguments and errors as of `evaluate`.
+    """Load a model and the split that it is to be measured on.
 
-    Args:
-        data: All splits, where they are loaded already.
+    Arguments and errors are those of `evaluate`; `data` are all splits, where they are loaded already.
     """
     kind = _kind(folder)
     chosen = _check_preset(folder, kind, preset)
