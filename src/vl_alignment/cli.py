@@ -330,6 +330,13 @@ def _cards(parsed: argparse.Namespace) -> None:
     print(f"{len(written) - 1} cards: {written[-1]}")
 
 
+def _equivalences(parsed: argparse.Namespace) -> None:
+    from .analysis.equivalences import equivalences_page
+
+    page = equivalences_page(parsed.models, parsed.output)
+    print(page if parsed.output is None else f"equivalences: {parsed.output}")
+
+
 def _variants(_parsed: argparse.Namespace) -> None:
     from .hub.variants import variants_text
 
@@ -369,6 +376,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "extract-features": _extract_features,
     "build-vocabulary": _build_vocabulary,
     "cards": _cards,
+    "equivalences": _equivalences,
     "variants": _variants,
     "env": _env,
     "convert": cli_hub.convert,

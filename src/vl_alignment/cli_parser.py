@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
     _add_cards(commands)
+    _add_equivalences(commands)
     _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
     _add_push(commands)
     _add_demo(commands)
@@ -319,6 +320,18 @@ def _add_build_vocabulary(commands: Any) -> None:
     parser.add_argument("--size", type=int, help="entries at most, four special words included (5000; blocks-text 40)")
     parser.add_argument("--output", type=Path, required=True, help="text file, one word a line")
     _add_sizes(parser)
+
+
+def _add_equivalences(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "equivalences",
+        "Say which alignment functions can differ at all in a model, with folded or transposed weights as proof.",
+    )
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL_OR_PRESET", help="folder of a model or of a run, owner/name, or a preset"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Markdown file (standard output)")
 
 
 def _add_push(commands: Any) -> None:
