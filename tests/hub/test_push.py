@@ -197,6 +197,13 @@ def test_a_dry_run_asks_nobody(client, run, monkeypatch, capsys):
     assert client.requests == [] and sorted(run.parent.rglob("*")) == before
 
 
+def test_a_space_that_tries_it(client, run, capsys):
+    assert cli.main(["push", str(run), "--repo-id", REPOSITORY, "--with-space", "--private"]) == 0
+    space = client.repositories["spaces", f"{REPOSITORY}-demo"]
+    assert json.loads(space.files()["models.json"].content) == [REPOSITORY] and space.private
+    assert f"{client.url}/spaces/{REPOSITORY}-demo: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("repo_id", ["model", "me/a/b", "me/", "me/two words", "me/a--b", "me/" + "a" * 97, "me/x.git"])
 def test_what_is_no_repository_id(client, run, repo_id):
     with pytest.raises(HubError, match="is no repository id"):

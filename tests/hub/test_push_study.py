@@ -1,5 +1,7 @@
 """Pushes of all runs of an output folder."""
 
+import json
+
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -30,7 +32,7 @@ def output(tmp_path):
 
 
 def test_one_repository_a_variant_and_one_branch_a_further_seed(client, output):
-    report = push_study(output, "me", private=True, collection="Alignment on blocks")
+    report = push_study(output, "me", private=True, space="blocks-demo", collection="Alignment on blocks")
     assert {name: (pushed.repo_id, pushed.branch) for name, pushed in report.pushed.items()} == {
         "scan-blocks-dot-seed1": (DOT, "main"),
         "scan-blocks-dot-seed2": (DOT, "seed2"),
@@ -38,29 +40,35 @@ def test_one_repository_a_variant_and_one_branch_a_further_seed(client, output):
     }
     assert [*report.failures] == ["scan-blocks-general_key-seed1"]
     assert "not finite" in report.failures["scan-blocks-general_key-seed1"]
-    assert {repo_id for _, repo_id in client.repositories} == {DOT, GENERAL}
+    assert set(client.repositories) == {("models", DOT), ("models", GENERAL), ("spaces", "me/blocks-demo")}
     assert all(repository.private for repository in client.repositories.values())
     repository = client.model(DOT)
     assert b'"seed": 2' in repository.files("seed2")["results.json"].content
     assert repository.files("seed2")["model.safetensors"] != repository.files()["model.safetensors"]
 
+    space = client.repositories["spaces", "me/blocks-demo"].files()
+    assert json.loads(space["models.json"].content) == [DOT, GENERAL]
+    assert set(space) == {".gitattributes", *report.space.files} and "examples/examples.json" in space
+    assert report.space.url == f"{client.url}/spaces/me/blocks-demo"
+
     (collection,) = client.collections.values()
-    assert [item["id"] for item in collection["items"]] == [DOT, GENERAL] and collection["private"]
+    assert [item["id"] for item in collection["items"]] == ["me/blocks-demo", DOT, GENERAL] and collection["private"]
     assert report.collection == f"{client.url}/collections/{collection['slug']}"
 
 
 def test_run_again_it_sends_what_is_missing(client, output):
-    push_study(output, "me", collection="Alignment")
+    push_study(output, "me", space="demo", collection="Alignment")
     commits = {repo_id: len(repository.commits) for (_, repo_id), repository in client.repositories.items()}
-    report = push_study(output, "me", collection="Alignment")
-    assert all(pushed.sent == () for pushed in report.pushed.values()) and len(report.failures) == 1
+    report = push_study(output, "me", space="demo", collection="Alignment")
+    assert all(pushed.sent == () for pushed in (*report.pushed.values(), report.space)) and len(report.failures) == 1
     assert {repo_id: len(one.commits) for (_, repo_id), one in client.repositories.items()} == commits
-    assert len(client.collections) == 1 and len(next(iter(client.collections.values()))["items"]) == 2
+    assert len(client.collections) == 1 and len(next(iter(client.collections.values()))["items"]) == 3
 
 
 def test_the_command_says_what_became_of_each_run(client, output, capsys):
     (output / "scan-blocks-dot-seed2" / "results.json").write_text("{")
-    assert cli.main(["push-study", str(output), "--namespace", "me"]) == 2
+    with pytest.warns(UserWarning, match="dot-seed2/results.json: Damaged.*It is left out"):  # of the other seed's card
+        assert cli.main(["push-study", str(output), "--namespace", "me"]) == 2
     printed = capsys.readouterr()
     assert f"scan-blocks-dot-seed1 -> {DOT}, main" in printed.out
     assert "scan-blocks-general_key-seed1 failed: " in printed.out and "scan-blocks-dot-seed2 failed: " in printed.out
@@ -69,9 +77,12 @@ def test_the_command_says_what_became_of_each_run(client, output, capsys):
 
 
 def test_a_dry_run_of_the_command(client, output, capsys):
-    assert cli.main(["push-study", str(output), "--namespace", "me", "--collection", "A", "--dry-run"]) == 2
+    assert (
+        cli.main(["push-study", str(output), "--namespace", "me", "--space", "A", "--collection", "A", "--dry-run"])
+        == 2
+    )
     printed = capsys.readouterr().out
-    assert printed.count("would push ") == 3 and f"to {GENERAL}" in printed
+    assert printed.count("would push ") == 4 and f"to {GENERAL}" in printed and "to me/A" in printed
     assert client.requests == []
 
 

@@ -46,22 +46,6 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture
-def own_module(tmp_path, monkeypatch, open_table):
-    """Import a module of this text, which is removed after the test."""
-    names = []
-
-    def import_text(text, name="my_alignment"):
-        (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.syspath_prepend(tmp_path)
-        names.append(name)
-        return importlib.import_module(name)
-
-    yield import_text
-    for name in names:
-        sys.modules.pop(name, None)
-
-
 def loaded_table(folder):
     """The folder's own `alignment.py`, imported as a part of a package, as transformers does."""
     name = f"flat_files_{abs(hash(folder))}"

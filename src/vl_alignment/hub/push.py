@@ -99,7 +99,8 @@ def push_run(
             write_card(run, folder, repo_id=repo_id)
             sent += send_folder(api, folder, repo_id, f"Card of {name}", branch=branch)
         except Exception as error:  # whatever a template does, the weights are there
-            raise HubError(f"the weights are pushed, but not the card ({CARD}): {error}", repo_id=repo_id) from error
+            reason = str(error).removeprefix(f"{repo_id}: ")
+            raise HubError(f"the weights are pushed, but not the card ({CARD}): {reason}", repo_id=repo_id) from error
         return PushReport(repo_id, branch, _sizes(folder), sent, url)
 
 
