@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_hub
+from . import cli_grounding, cli_hub
 from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
 
 __all__ = ["main"]
@@ -377,6 +377,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "build-vocabulary": _build_vocabulary,
     "cards": _cards,
     "equivalences": _equivalences,
+    "grounding": cli_grounding.grounding,
     "variants": _variants,
     "env": _env,
     "convert": cli_hub.convert,

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .cli_grounding import GROUNDING_SUMMARY, add_grounding_options
+
 __all__ = [
     "DATA_OPTIONS",
     "SETTINGS",
@@ -60,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_build_vocabulary(commands)
     _add_cards(commands)
     _add_equivalences(commands)
+    add_grounding_options(_command(commands, "grounding", GROUNDING_SUMMARY))
     _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
     _add_push(commands)
     _add_demo(commands)

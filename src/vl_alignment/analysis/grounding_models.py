@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..data.features import RegionStore
 from ..models.configuration_m4c import ANSWER_BEGIN
@@ -90,7 +91,7 @@ def gather_captions(loaded: LoadedSplit, occlusion: str, places_of: PlacesOf | N
     if places_of is None:
         places_of = caption_places if "scene" in pictures.records.column_names else _nothing_named
     gathered = Gathered()
-    for row, record in enumerate(pictures.records):
+    for row, record in enumerate(_watched(pictures.records)):
         captions, image_id = record["captions"][:ITEMS_OF_A_PICTURE], record["image_id"]
         encoded = tokenizer(captions, padding=True, return_tensors="pt", return_offsets_mapping=True)
         offsets, (ids, mask) = encoded["offset_mapping"], (encoded["input_ids"], encoded["attention_mask"])
@@ -131,7 +132,7 @@ def gather_answers(loaded: LoadedSplit, occlusion: str) -> Gathered:
     asked, gathered = _by_picture(loaded.part.questions[loaded.split]), Gathered()
     grid = (model.config.grid_size, model.config.grid_size)
     known = "masks" in pictures.records.column_names
-    for row, record in enumerate(pictures.records):
+    for row, record in enumerate(_watched(pictures.records)):
         image_id = record["image_id"]
         knowledge = model.encode_images(region_features=pictures.features[row : row + 1])
         for number, question in enumerate(asked[image_id]):
@@ -172,7 +173,7 @@ def gather_readings(loaded: LoadedSplit, occlusion: str) -> Gathered:
     known = "masks" in pictures.records.column_names
     # Filled in once all pictures are seen, before any probe is asked.
     fills: list[Tensor] = []
-    for row, record in enumerate(pictures.records):
+    for row, record in enumerate(_watched(pictures.records)):
         image_id = record["image_id"]
         given = ([record[name]] for name in ("ocr_tokens", "ocr_boxes", "ocr_confidences"))
         text, words = processor.text_inputs(*given)
@@ -321,6 +322,11 @@ def _by_picture(questions: Any) -> dict[str, list[dict[str, Any]]]:
     for image_id, chosen in rows.items():
         asked[image_id] = [questions[row] for row in chosen]
     return asked
+
+
+def _watched(records: Any) -> Any:
+    """Go through the pictures with a bar, where somebody is watching."""
+    return tqdm(records, "looking", unit="picture", leave=False, disable=None)
 
 
 def _nothing_named(caption: str, record: Mapping[str, Any]) -> list[NamedPlace]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..metrics.grounding import (
     area_under_curve,
@@ -176,7 +177,7 @@ def probe_scores(probes: Sequence[Probe], *, seed: int = 0) -> dict[str, ItemSco
     scores = {name: ItemScores() for name in names}
     others = _others([(probe.image_id, str(probe.weights.shape)) for probe in probes], seed)
     draw = np.random.default_rng([seed, 1])
-    for probe, other in zip(probes, others, strict=True):
+    for probe, other in tqdm(zip(probes, others, strict=True), "probing", len(probes), leave=False, disable=None):
         count = len(probe.weights)
         orders = {OWN: np.argsort(-probe.weights, kind="stable"), "uniform": draw.permutation(count)}
         if count < 2:

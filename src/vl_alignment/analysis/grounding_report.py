@@ -1,0 +1,304 @@
+"""Interpretability of many runs: a table by alignment function, and what it has to do with how well a model does.
+
+Question iii of the paper as a number: Spearman's correlation, over runs, of each measure of attention with the task's
+metric. Over all runs it tells functions apart as well as seeds; within functions, with each function's mean taken away,
+it is what remains between seeds.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from .grounding import GROUNDING_FILE, read_grounding
+from .grounding_scores import RESAMPLES
+from .layout import Cell, Column, Row, Table, display_name, ordered
+from .statistics import Estimate, estimate, row_key
+from .tasks import task_of
+
+__all__ = [
+    "FEWEST_RUNS",
+    "Correlation",
+    "GroundingSection",
+    "RankCorrelation",
+    "grounding_markdown",
+    "grounding_sections",
+    "grounding_summary",
+    "load_groundings",
+    "performance_correlations",
+    "rank_correlation_over_runs",
+]
+
+Grounding = Mapping[str, Any]
+
+FEWEST_RUNS = 5
+"""Ranks of fewer runs can hardly be told from chance: of four, even perfect agreement has p = 0.08."""
+
+_CONTROL_NAMES = {"uniform": "Uniform attention, or random order", "shuffled": "Another picture's attention"}
+_PREFIXES = {
+    "": "Attention on the truth, %",
+    "object_": "Objects looked at, %",
+    "stage_": "Stage by stage, %",
+}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How a metric is shown."""
+
+    title: str
+    group: str
+    scale: float
+    decimals: int
+
+
+_TRUTHS = {"pointing_game": "Pointing game", "attention_mass": "Mass inside", "attention_iou": "IoU"}
+_SHOWN = {
+    **{
+        prefix + name: _Shown(title, group, 100.0, 1)
+        for prefix, group in _PREFIXES.items()
+        for name, title in _TRUTHS.items()
+    },
+    "rank_correlation": _Shown("Rank correlation", "Attention and the score", 1.0, 3),
+    "deletion_auc": _Shown("Deletion", "Attention and the score", 1.0, 3),
+    "insertion_auc": _Shown("Insertion", "Attention and the score", 1.0, 3),
+    "faithfulness": _Shown("Insertion less deletion", "Attention and the score", 1.0, 3),
+    "entropy": _Shown("Entropy", "", 1.0, 3),
+}
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation over runs, its bootstrap interval, and the permutation test's p of none.
+
+    Attributes:
+        value: In [-1, 1].
+        low, high: Percentiles over runs drawn anew.
+        p_value: Two-sided.
+        runs: How many there are.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    runs: int
+
+    def text(self) -> str:
+        """For instance `0.81 (0.42 to 0.95, p = 0.002)`."""
+        p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}, {p_value})"
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """What one measure of attention has to do with the task's metric.
+
+    Attributes:
+        metric: Of the attention.
+        runs: That have both.
+        overall: Over all runs; None for fewer than `FEWEST_RUNS`, or where one side is the same everywhere.
+        within: After each function's mean is taken away, over functions with at least two seeds; None likewise.
+    """
+
+    metric: str
+    runs: int
+    overall: RankCorrelation | None
+    within: RankCorrelation | None
+
+
+@dataclass(frozen=True)
+class GroundingSection:
+    """What a page shows of runs that were measured alike.
+
+    Attributes:
+        table: By alignment function, with the controls.
+        header: Of the rows.
+        rows: The correlations, in words.
+        notes: What a reader has to know.
+    """
+
+    table: Table
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def load_groundings(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Read the `grounding.json` of the runs that have one.
+
+    Raises:
+        ResultsError: One is damaged, or of a newer version.
+    """
+    paths = [Path(folder) / GROUNDING_FILE for folder in folders]
+    return [read_grounding(path) for path in paths if path.exists()]
+
+
+def grounding_sections(groundings: Sequence[Grounding]) -> list[GroundingSection]:
+    """Lay out what was measured, a section for all that was measured alike: task, data set, split, settings."""
+    return [_section(group) for group in _measured_alike(groundings)]
+
+
+def grounding_markdown(groundings: Sequence[Grounding]) -> str:
+    """Write the sections as Markdown."""
+    parts = []
+    for section in grounding_sections(groundings):
+        lines = [f"| {' | '.join(section.header)} |", f"|:---|{'---:|' * (len(section.header) - 1)}"]
+        lines += [f"| {' | '.join(row)} |" for row in section.rows]
+        notes = "\n".join(f"- {note}" for note in section.notes)
+        parts += [section.table.caption + ".\n", section.table.to_markdown(), "\n".join(lines) + "\n", notes + "\n"]
+    return "\n".join(parts)
+
+
+def grounding_summary(groundings: Sequence[Grounding]) -> dict[str, Any]:
+    """Give the correlations for a JSON file: {"correlations": [...]}, an entry for all that was measured alike."""
+    return {
+        "correlations": [
+            {
+                "task": group[0]["task"],
+                "dataset": group[0]["dataset"],
+                "split": group[0]["split"],
+                "performance": task_of(group).metric,
+                "measures": [asdict(item) for item in performance_correlations(group)],
+            }
+            for group in _measured_alike(groundings)
+        ]
+    }
+
+
+def performance_correlations(
+    groundings: Sequence[Grounding], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Correlation]:
+    """Correlate every measure of attention with the task's metric over runs.
+
+    Args:
+        groundings: Of runs of one task that were measured alike, each with its `performance`.
+        resamples: Of bootstrap and permutations.
+        seed: Of both.
+    """
+    metric = task_of(groundings).metric
+    found = []
+    for name in _metric_names(groundings):
+        runs = [run for run in groundings if name in run["metrics"] and metric in run.get("performance", {})]
+        measured = np.array([[run["metrics"][name]["mean"], run["performance"][metric]] for run in runs]).reshape(-1, 2)
+        keys = np.array([row_key(run) for run in runs])
+        repeated = np.array([(keys == key).sum() > 1 for key in keys], dtype=bool)
+        centred = measured - np.array([measured[keys == key].mean(axis=0) for key in keys]).reshape(-1, 2)
+        overall, within = (
+            rank_correlation_over_runs(*pairs.T, resamples=resamples, seed=seed)
+            for pairs in (measured, centred[repeated])
+        )
+        found.append(Correlation(name, len(runs), overall, within))
+    return found
+
+
+def rank_correlation_over_runs(
+    one: np.ndarray, other: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> RankCorrelation | None:
+    """Correlate two numbers of each run [N]; None where there are too few runs, or a side is constant."""
+    one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    count = len(one)
+    if count < FEWEST_RUNS or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    draw = np.random.default_rng(seed)
+    value = float(_spearman(one[None], other[None])[0])
+    rows = draw.integers(count, size=(resamples, count))
+    drawn = _spearman(one[rows], other[rows])
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    shuffled = draw.permuted(np.tile(other, (resamples, 1)), axis=1)
+    permuted = _spearman(np.broadcast_to(one, shuffled.shape), shuffled)
+    # The observed order is one of those that could have been.
+    p_value = (np.count_nonzero(np.abs(permuted) >= abs(value) - 1e-12) + 1) / (resamples + 1)
+    return RankCorrelation(value, float(low), float(high), float(p_value), count)
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[B, N], [B, N] -> [B]; NaN where a side is constant."""
+    one, other = (rankdata(side, axis=1) for side in (one, other))
+    one, other = (side - side.mean(axis=1, keepdims=True) for side in (one, other))
+    scale = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return np.where(scale > 0, (one * other).sum(axis=1) / np.where(scale > 0, scale, 1), np.nan)
+
+
+def _measured_alike(groundings: Sequence[Grounding]) -> list[list[Grounding]]:
+    alike: dict[tuple[str, ...], list[Grounding]] = defaultdict(list)
+    for grounding in groundings:
+        keys = ("task", "dataset", "split", "pictures", "settings")
+        alike[tuple(str(grounding[key]) for key in keys)].append(grounding)
+    return list(alike.values())
+
+
+def _section(groundings: Sequence[Grounding]) -> GroundingSection:
+    first, task = groundings[0], task_of(groundings)
+    names = _metric_names(groundings)
+    shown = {name: _SHOWN[name] for name in names}
+    columns = tuple(Column(name, how.title, how.group, decimals=how.decimals) for name, how in shown.items())
+    by_function: dict[str, list[Grounding]] = defaultdict(list)
+    for grounding in groundings:
+        by_function[row_key(grounding)].append(grounding)
+    keys = ordered(by_function)
+    rows = [Row(key, display_name(key), tuple(_cell(by_function[key], name) for name in names)) for key in keys]
+    for control, title in _CONTROL_NAMES.items():
+        rows.append(Row(control, title, tuple(_control(groundings, name, control) for name in names), control=True))
+    settings = first["settings"]
+    caption = (
+        f"Interpretability on {first['dataset']} ({first['split']}, {first['pictures']:,} pictures): mean ± half the "
+        "95 % interval, over seeds (Student's t) where a function has several, else over pictures (bootstrap)"
+    )
+    table = Table(caption, columns, tuple(rows), mark_best=False)
+    correlations = performance_correlations(groundings, seed=int(settings["seed"]))
+    header = ("Measure", "Runs", f"Spearman with {task.metric_name} (95 % interval)", "Within functions")
+    lines = tuple(
+        (
+            f"{_SHOWN[item.metric].group}: {_SHOWN[item.metric].title}".removeprefix(": "),
+            str(item.runs),
+            item.overall.text() if item.overall else "-",
+            item.within.text() if item.within else "-",
+        )
+        for item in correlations
+    )
+    return GroundingSection(table, header, lines, _notes(groundings, settings))
+
+
+def _notes(groundings: Sequence[Grounding], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = [
+        f"Attention counts as much for IoU from {settings['threshold']:.0%} of its largest density. Occluded places "
+        f"become {'the mean over all measured places' if settings['occlusion'] == 'mean' else 'zeros'}; curves are in "
+        "the unit of the model's score, lower is better for deletion, higher for insertion.",
+        "Intervals of correlations draw the runs anew (bootstrap), p values permute them; they are not corrected for "
+        "the number of measures. Runs of one function are alike: the overall correlation tells functions apart too. "
+        "Within functions, each function's mean is taken away.",
+    ]
+    if len(groundings) < FEWEST_RUNS:
+        notes.append(
+            f"There are {len(groundings)} runs, too few to correlate interpretability with performance: at least "
+            f"{FEWEST_RUNS} are needed, and many more to show a moderate correlation."
+        )
+    return tuple(notes)
+
+
+def _cell(groundings: Sequence[Grounding], name: str) -> Cell:
+    found = [grounding["metrics"][name] for grounding in groundings if name in grounding["metrics"]]
+    if not found:
+        return None
+    scale = _SHOWN[name].scale
+    if len(found) > 1:
+        return estimate(scale * summary["mean"] for summary in found)
+    (summary,) = found
+    half = None if summary["low"] is None else scale * (summary["high"] - summary["low"]) / 2
+    return Estimate(scale * summary["mean"], None, half, 1)
+
+
+def _control(groundings: Sequence[Grounding], name: str, control: str) -> Cell:
+    values = [grounding["metrics"].get(name, {}).get(control) for grounding in groundings]
+    known = [value for value in values if value is not None]
+    return _SHOWN[name].scale * float(np.mean(known)) if known else None
+
+
+def _metric_names(groundings: Sequence[Grounding]) -> list[str]:
+    measured = {name for grounding in groundings for name in grounding["metrics"]}
+    return [name for name in _SHOWN if name in measured]
