@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .drawing_answers import draw_reading, reading_png
     from .drawing_stages import draw_stages, stages_png
     from .drawing_steps import draw_reasoning, reasoning_png
+    from .grounding import evaluate_grounding
+    from .grounding_report import grounding_markdown
     from .report import write_report
     from .statistics import Estimate, estimate, paired_differences, summarise
     from .tables import (
@@ -50,6 +52,8 @@ _MODULES = {
     "draw_reasoning": "drawing_steps",
     "draw_stages": "drawing_stages",
     "estimate": "statistics",
+    "evaluate_grounding": "grounding",
+    "grounding_markdown": "grounding_report",
     "m4c_alignment_maps": "attention",
     "mac_alignment_maps": "attention",
     "paired_differences": "statistics",
@@ -84,6 +88,8 @@ __all__ = [
     "draw_reasoning",
     "draw_stages",
     "estimate",
+    "evaluate_grounding",
+    "grounding_markdown",
     "m4c_alignment_maps",
     "mac_alignment_maps",
     "paired_differences",

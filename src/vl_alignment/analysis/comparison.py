@@ -12,6 +12,7 @@ from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
 from .differences import difference_table, paired_comparisons
+from .grounding_report import load_groundings
 from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
 from .report import Picture, write_report
@@ -142,6 +143,7 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
         title=f"Alignment functions on {results[0]['dataset']['name']}",
         controls=controls,
         pictures=drawn,
+        grounding=load_groundings([output / result["run_id"] for result in results]),
         curves=_curves(output, results),
         notes=study.notes if study is not None else (),
         methods=_methods(output, results, study),

@@ -19,6 +19,7 @@ from ..models.errors import ResultsError
 from .charts import curve_charts, interval_chart, series_name
 from .differences import default_reference, difference_table, paired_comparisons
 from .findings import findings
+from .grounding_report import grounding_sections
 from .layout import Column, Table, display_name, ordered
 from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
@@ -46,6 +47,7 @@ def write_report(
     title: str = "Comparison of alignment functions",
     controls: Sequence[Mapping[str, Any]] = (),
     pictures: Sequence[Picture] = (),
+    grounding: Sequence[Mapping[str, Any]] = (),
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     notes: Sequence[str] | str = (),
     methods: Mapping[str, object] | None = None,
@@ -60,6 +62,7 @@ def write_report(
         title: The heading of the page.
         controls: {"name": ..., "metrics": {...}} each, and perhaps "description"; printed below the results.
         pictures: (caption, {alignment function: PNG}) for each test image; a reader switches between the functions.
+        grounding: The contents of the runs' `grounding.json` files: where models look, in numbers.
         curves: {run_id: records}, the learning curves (`history.jsonl`); a record has `step` or `epoch`.
         notes: Sentences that a reader should know.
         methods: Further lines of the methods (settings, machine); a mapping becomes a list.
@@ -76,6 +79,7 @@ def write_report(
         title=title,
         controls=controls,
         pictures=pictures,
+        grounding=grounding,
         curves=curves or {},
         notes=[notes] if isinstance(notes, str) else notes,
         methods=methods or {},
@@ -100,6 +104,7 @@ def render_report(
     title: str,
     controls: Sequence[Mapping[str, Any]] = (),
     pictures: Sequence[Picture] = (),
+    grounding: Sequence[Mapping[str, Any]] = (),
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     notes: Sequence[str] = (),
     methods: Mapping[str, object] | None = None,
@@ -135,6 +140,7 @@ def render_report(
                 for caption, drawn in pictures
             ],
             switch=switch,
+            grounding=grounding_sections(grounding),
             series={row: series_name(row, rows) for row in rows},
             notes=list(notes),
             methods=_methods(results, methods or {}),
