@@ -126,6 +126,34 @@ def _compare(parsed: argparse.Namespace) -> None:
     print(f"report: {parsed.output / 'report.html'}")
 
 
+def _study(parsed: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from .analysis.study import finished_cells, run_study
+    from .analysis.study_plan import read_plan
+    from .models.errors import ResultsError
+
+    plan = read_plan(parsed.plan, output=parsed.output)
+    if parsed.processes is not None:
+        plan = replace(plan, processes=parsed.processes)
+    if parsed.dry_run:
+        finished = finished_cells(plan)
+        for part in plan.parts:
+            study = part.load()
+            sizes = ", ".join(f"{size} {name}" for name, size in study.sizes.items())
+            print(f"{part.name}: {part.preset}, {study.task}; {sizes} pictures")
+        for cell in plan.cells:
+            print(f"{'is done' if cell in finished else 'would train'}: {cell.title}")
+        return
+    summary = run_study(plan, parsed.plan)
+    for part in plan.parts:
+        if (plan.output / part.name / "report.html").exists():
+            print(f"report: {plan.output / part.name / 'report.html'}")
+    if summary.failed:
+        failed = "; ".join(f"{title}: {error}" for title, error in summary.failed.items())
+        raise ResultsError(f"{summary.done} of {len(plan.cells)} runs are done. Not done: {failed}", path=plan.output)
+
+
 def _train(parsed: argparse.Namespace) -> None:
     from .analysis.comparison import planned_runs
 
@@ -370,6 +398,7 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": _compare,
+    "study": _study,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,

@@ -372,7 +372,9 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_where(parser: Any) -> None:
-    parser.add_argument("--private", action="store_true", help="only its owners may see it")
+    parser.add_argument(
+        "--private", action="store_true", help="only its owners may see it; a Space then needs HF_TOKEN as a secret"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print files and sizes; send nothing")
 
 

@@ -1,0 +1,109 @@
+"""One piece of a study's work in a process of its own, so that what fails or is killed takes nothing else with it.
+
+python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART run FUNCTION SEED [--released] --key KEY
+python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART {controls,report} --key KEY
+
+What went wrong stands in the part's folder, below `failures`.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import ResultsError
+from ..training.runs import load_results, write_json
+from .comparison import make_controls, write_comparison
+from .study_plan import StudyPart, read_plan
+
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "failure_file", "main"]
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def failure_file(folder: Path, key: str) -> Path:
+    """Where the error of a piece of work stands, in the folder of its part."""
+    return folder / "failures" / f"{key}.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do the work; see the module's docstring.
+
+    Returns:
+        0 when done, 130 when interrupted after saving, 1 after a failure.
+    """
+    parsed = _parser().parse_args(arguments)
+    if parsed.follow:
+        _follow_parent()
+    part = read_plan(parsed.plan).part(parsed.part)
+    folder = parsed.output / part.name
+    failure = failure_file(folder, parsed.key)
+    try:
+        _WORK[parsed.work](part, folder, parsed)
+    except KeyboardInterrupt as interruption:
+        print(interruption, file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        write_json(failure, {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()})
+        traceback.print_exc()
+        return FAILED
+    failure.unlink(missing_ok=True)
+    return DONE
+
+
+def _run(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
+    study = part.prepare(folder)
+    study.run_cell(folder, parsed.function, parsed.seed, released_layout=parsed.released, command=parsed.command)
+
+
+def _controls(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
+    results = load_results(folder)
+    finished = {(row["alignment_function"], row["seed"], row["released_layout"]): row for row in results}
+    planned = ((cell.alignment_function, cell.seed, cell.released_layout) for cell in part.cells)
+    first = next((finished[key] for key in planned if key in finished), None)
+    if first is None:
+        raise ResultsError("no run is finished that the controls could repeat", path=folder)
+    make_controls(part.prepare(folder), folder, first)
+
+
+def _report(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
+    write_comparison(folder, part.prepare(folder), pictures=part.pictures)
+
+
+_WORK: dict[str, Any] = {"run": _run, "controls": _controls, "report": _report}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("part")
+    parser.add_argument("work", choices=sorted(_WORK))
+    parser.add_argument("function", nargs="?")
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--released", action="store_true")
+    parser.add_argument("--key", required=True, help="names the file of a failure")
+    parser.add_argument("--command", help="what is recorded as the command")
+    parser.add_argument("--follow", action="store_true", help="stop when standard input ends")
+    return parser
+
+
+def _follow_parent() -> None:
+    """Save and stop when the study's process is gone, however it went: its end of the pipe closes."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock would be held when the interpreter ends
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
