@@ -10,7 +10,8 @@ __all__ = ["GROUNDING_SUMMARY", "add_grounding_options", "grounding"]
 
 GROUNDING_SUMMARY = (
     "Measure where trained models look, on the true objects or not, and whether their scores depend on it: by "
-    "alignment function, and beside how well they do. Each run keeps its numbers in grounding.json: run it again to go on."
+    "alignment function, and beside how well they do. Each run keeps its numbers in grounding.json: run it again to go "
+    "on."
 )
 
 

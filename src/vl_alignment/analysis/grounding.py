@@ -3,7 +3,6 @@
 model + split --gather--> looks and probes --score--> {metric: mean, interval, controls} -> grounding.json of the run
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,13 +21,12 @@ from ..training.evaluation import LoadedSplit, load_split, model_task
 from ..training.presets import get_preset
 from ..training.runs import RunDirectory, commit, read_result, versions, write_json
 from .grounding_models import gather_answers, gather_captions, gather_drawings, gather_readings
+from .grounding_report import GROUNDING_FILE, SCHEMA_VERSION, read_grounding
 from .grounding_scores import RESAMPLES, Gathered, entropy_scores, look_scores, probe_scores, summarise_scores
 from .grounding_truth import coco_places
 
-__all__ = ["GROUNDING_FILE", "GroundingSettings", "evaluate_grounding", "ground_run", "run_folders"]
+__all__ = ["GroundingSettings", "evaluate_grounding", "ground_run", "run_folders"]
 
-GROUNDING_FILE = "grounding.json"
-SCHEMA_VERSION = 1
 OCCLUSIONS = ("mean", "zero")
 LIMIT = 200
 BUILT_IN = ("blocks", "blocks-text")
@@ -189,22 +187,6 @@ def ground_run(
     measured |= own
     write_json(path, measured)
     return measured
-
-
-def read_grounding(path: Path) -> dict[str, Any]:
-    """Read one grounding.json.
-
-    Raises:
-        ResultsError: It is damaged or of a newer version.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        version = int(found["schema_version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"Cannot be read ({error!r}); remove it, and measure again.", path=path) from error
-    if version > SCHEMA_VERSION:
-        raise ResultsError(f"Has schema version {version}, this version reads {SCHEMA_VERSION}; update.", path=path)
-    return found
 
 
 def run_folders(paths: Sequence[str | Path]) -> list[Path]:

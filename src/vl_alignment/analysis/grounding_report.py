@@ -5,6 +5,7 @@ metric. Over all runs it tells functions apart as well as seeds; within function
 it is what remains between seeds.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from .grounding import GROUNDING_FILE, read_grounding
+from ..models.errors import ResultsError
 from .grounding_scores import RESAMPLES
 from .layout import Cell, Column, Row, Table, display_name, ordered
 from .statistics import Estimate, estimate, row_key
@@ -22,6 +23,8 @@ from .tasks import task_of
 
 __all__ = [
     "FEWEST_RUNS",
+    "GROUNDING_FILE",
+    "SCHEMA_VERSION",
     "Correlation",
     "GroundingSection",
     "RankCorrelation",
@@ -31,10 +34,13 @@ __all__ = [
     "load_groundings",
     "performance_correlations",
     "rank_correlation_over_runs",
+    "read_grounding",
 ]
 
 Grounding = Mapping[str, Any]
 
+GROUNDING_FILE = "grounding.json"
+SCHEMA_VERSION = 1
 FEWEST_RUNS = 5
 """Ranks of fewer runs can hardly be told from chance: of four, even perfect agreement has p = 0.08."""
 
@@ -126,6 +132,22 @@ class GroundingSection:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+
+
+def read_grounding(path: Path) -> dict[str, Any]:
+    """Read one grounding.json.
+
+    Raises:
+        ResultsError: It is damaged or of a newer version.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        version = int(found["schema_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"Cannot be read ({error!r}); remove it, and measure again.", path=path) from error
+    if version > SCHEMA_VERSION:
+        raise ResultsError(f"Has schema version {version}, this version reads {SCHEMA_VERSION}; update.", path=path)
+    return found
 
 
 def load_groundings(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
