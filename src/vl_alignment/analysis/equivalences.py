@@ -20,7 +20,7 @@ from ..models.modeling_attngan import AttnGanForTextToImageGeneration
 from ..models.modeling_m4c import M4CForQuestionAnswering
 from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
-from ..training.evaluation import load_model
+from ..training.evaluation import model_task
 from ..training.presets import PRESETS, get_preset
 from .equivalence_proofs import PROOFS, Proof
 from .function_classes import FunctionClass, configurable_functions, function_classes
@@ -125,10 +125,11 @@ def open_model(name: str | Path) -> Any:
             f"{str(name)!r} is no folder of a model and no preset; presets are {', '.join(sorted(PRESETS))}"
         )
     run = Path(name) / "model"
-    model, _ = load_model(run if (run / "config.json").exists() else name)
-    if model.config.model_type not in PROOFS:
-        raise ConfigurationError(f"{name}: a model of type {model.config.model_type!r} has no alignment function")
-    return model
+    folder = run if (run / "config.json").exists() else name
+    task = model_task(folder)
+    if task not in _MODELS:
+        raise ConfigurationError(f"{name} holds a model for {task}, which has no alignment function")
+    return _MODELS[task][1].from_pretrained(folder).eval()
 
 
 def equivalences(model: Any, name: str) -> Equivalences:

@@ -56,12 +56,12 @@ def function_classes(config: Any) -> list[FunctionClass]:
 Classes: TypeAlias = list[tuple[Sequence[str], str]]
 
 
-def _named(fits: Callable[[AlignmentSpecification], bool]) -> list[str]:
-    """The functions that are an inner product of linear maps of both sides, where those maps fit."""
+def _named(fits: Callable[[AlignmentSpecification], bool], normalized: bool = False) -> list[str]:
+    """The functions that are an inner product of maps of both sides, linear or brought to unit length, that fit."""
     return [
         name
         for name, row in ALIGNMENT_FUNCTIONS.items()
-        if row.module is None and not row.activated and not row.normalized and fits(row)
+        if row.module is None and not row.activated and row.normalized == normalized and fits(row)
     ]
 
 
@@ -72,7 +72,7 @@ def _scan(config: Any) -> Classes:
     fixed = _named(lambda row: row.transforms is None and not row.scaled)
     reasons = []
     if unit:
-        fixed += [name for name, row in ALIGNMENT_FUNCTIONS.items() if row.normalized and row.module is None]
+        fixed += _named(lambda row: row.transforms is None and not row.scaled, normalized=True)
         reasons.append("the embeddings have unit length")
     if normalization in ("l2norm", "clipped_l2norm"):
         fixed += _named(lambda row: row.transforms is None and row.scaled)
