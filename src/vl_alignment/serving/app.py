@@ -7,6 +7,7 @@ of this package nor, but for fetching models, the network.
 import html
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ ABOUT = (
     "One model, and one line of it exchanged: the function that scores a word against a region of the picture. "
     "Choose two functions to see them side by side."
 )
+TITLE = "Alignment functions between words and pictures"
 NOTHING = "nothing"
 # The same word is chosen in the panel beside.
 CHOOSE_TOGETHER = """element.addEventListener("change", (event) => {
@@ -95,14 +97,28 @@ def panel(model: Model, find: Callable[[Any], Shown]) -> str:
         seconds = time.perf_counter() - begun
         found = look(shown)
     except (ValueError, OSError) as error:  # what the models, the pipelines and the Hub's client say on purpose
-        return f"<section>{_heading(model)}{message(str(error))}</section>"
+        logger.warning("%s: %s", model.name, error)
+        return f"<section>{_heading(model)}{message(_first_line(error))}</section>"
     except Exception as error:
         logger.exception("%s failed", model.name)
         text = f"A fault of ours ({type(error).__name__}); the server's log says more."
         return f"<section>{_heading(model)}{message(text)}</section>"
-    rows = (getattr(module, "specification", None) for module in loaded.model.modules())
-    equation = next((row.equation for row in rows if row is not None), None)
+    equation = _equation(loaded.model)
     return f"<section>{_heading(model, equation, seconds)}{found}</section>"
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of what an error says; of the traceback that a pipeline puts into its own, the last."""
+    text = str(error).strip()
+    if "Traceback" in text:
+        text = text.rpartition("\n")[2].partition(": ")[2]
+    return text.partition("\n")[0]
+
+
+def _equation(model: Any) -> str:
+    """Look the function up in the table that lies beside the model's code, in this package or in its repository."""
+    table = sys.modules[f"{type(model).__module__.rpartition('.')[0]}.alignment"]
+    return table.alignment_specification(model.config.alignment_function).equation
 
 
 def _heading(model: Model, equation: str | None = None, seconds: float | None = None) -> str:
@@ -129,9 +145,9 @@ def ask_read_answers(reader: Any, path: str | None, question: str, table: Any) -
     return partial(find_read_answers, picture=picture, question=asked, words=words, boxes=boxes, reader=reader)
 
 
-def ask_drawings(caption: str, number: float, seed: float | None) -> Callable[[Any], Shown]:
+def ask_drawings(caption: str, number: float | None, seed: float | None) -> Callable[[Any], Shown]:
     """Check a caption, how many pictures to draw, and their seed."""
-    if not 1 <= number <= MOST_PICTURES or seed is None or not 0 <= seed < 2**31:
+    if number is None or not 1 <= number <= MOST_PICTURES or seed is None or not 0 <= seed < 2**31:
         raise ValueError(f"Draw 1 to {MOST_PICTURES} pictures, with a seed from 0 to {2**31 - 1}.")
     return partial(find_drawings, caption=checked_text(caption, "a caption"), number=int(number), seed=int(seed))
 
@@ -261,7 +277,13 @@ def lay_out(page: Page, models: Sequence[Model], examples: Sequence[Sequence[Any
             inputs = page.inputs()
             button = gr.Button(page.button, variant="primary")
             if examples:
-                gr.Examples([list(example) for example in examples], inputs, label="Examples from the blocks world")
+                shown = [place for place, name in enumerate(page.fields) if name != "words"]  # too wide for a table
+                gr.Examples(
+                    [list(example) for example in examples],
+                    inputs,
+                    label="Examples from the blocks world",
+                    visible_columns=shown,
+                )
         with gr.Column(scale=3, min_width=320):
             found = gr.HTML(f'<p class="empty">{page.about}</p>', elem_classes="found", js_on_load=CHOOSE_TOGETHER)
     # A question is sent with Enter as well; captions need the key for the next line.
@@ -272,6 +294,7 @@ def lay_out(page: Page, models: Sequence[Model], examples: Sequence[Sequence[Any
         [first, second, *inputs],
         found,
         api_name=page.button.lower(),
+        scroll_to_output=True,  # on a phone it is further down
         concurrency_id="model",
         concurrency_limit=1,
     )
@@ -293,8 +316,10 @@ def read_model(name: str) -> Model:
     try:
         config = PreTrainedConfig.get_config_dict(name)[0]
     except OSError as error:
-        raise ValueError(f"{name}: no model's config.json is found there ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{name}: no model's config.json is found there ({_first_line(error)})") from error
     model_type = config.get("model_type")
+    if model_type is None:
+        raise ValueError(f"{name}: no model's config.json is found there")
     if model_type not in PAGES:
         raise ValueError(f"{name}: there is no page for a model of type {model_type!r}; choose from {', '.join(PAGES)}")
     return Model(str(name), model_type, config["alignment_function"])
@@ -317,8 +342,8 @@ def build_app(models: Sequence[str], *, examples: Path | None = None, reader: An
         raise ValueError("give at least one model")
     inputs, ask = partial(_reading_inputs, reader), partial(ask_read_answers, reader)
     pages = {**PAGES, "m4c": replace(PAGES["m4c"], inputs=inputs, ask=ask)}
-    with gr.Blocks(title="Alignment functions", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        gr.HTML(f"<h1>Alignment functions between words and pictures</h1><p>{ABOUT}</p>", elem_id="heading")
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        gr.HTML(f"<h1>{TITLE}</h1><p>{ABOUT}</p>", elem_id="heading")
         for task, page in pages.items():
             if own := [model for model in read if model.model_type == task]:
                 with gr.Tab(page.title):

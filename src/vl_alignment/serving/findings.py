@@ -78,8 +78,9 @@ def find_read_answers(
             kind="copied" if copied else "",
         )
         largest = max(over_question[row].max(), *over_printed, 1e-12)
-        reads = [*_shaded(asked, over_question[row] / largest), Chip("|", kind="faint")]
-        lines.append(Line([word, *reads, *_shaded(printed, over_printed / largest)], about, f"word {row}"))
+        read = [Chip("asked:", kind="faint"), *_shaded(asked, over_question[row] / largest)]
+        read += [Chip("printed:", kind="faint"), *_shaded(printed, over_printed / largest)]
+        lines.append(Line([word, *read], about, f"word {row}"))
     framed_picture = framed(
         picture, [token["box"] for token in found["ocr_tokens"]], {source.get("token") for source in sources}
     )
@@ -128,9 +129,11 @@ def _printable(token: str) -> str:
 
 
 def _unknown(loaded: Any, tokens: Sequence[str]) -> list[str]:
-    """Say that there are words which the model does not know."""
+    """Say that there are words which the model does not know, and which nothing spells for it."""
     unknown = loaded.tokenizer.unk_token
-    return [f"Words that this model never learned stand as {unknown}."] if unknown in tokens else []
+    if unknown not in tokens or getattr(loaded.processor, "question_spellings", False):
+        return []
+    return [f"Words that this model never learned stand as {unknown}."]
 
 
 def _shaded(words: Sequence[str], weights: np.ndarray) -> list[Chip]:

@@ -19,7 +19,7 @@ __all__ = ["Chip", "Line", "Shown", "framed", "heat_uri", "look", "message", "no
 
 SHOWN_PIXELS, HEAT_PIXELS = 640, 48
 DARK, BRIGHT = np.array([12, 14, 22, 176.0]), np.array([255, 186, 60, 64.0])
-COPIED, PRINTED = (255, 186, 60), (205, 210, 220)
+COPIED, PRINTED = (255, 186, 60), (70, 76, 88)
 _GROUPS = itertools.count()
 
 
@@ -139,8 +139,8 @@ def look(shown: Shown) -> str:
     width = 27 * min(1.0, ratio) if len(shown.pictures) == 1 else 11 * columns
     sources = [picture_uri(picture) for picture in shown.pictures]
     pictures = "".join(f'<img src="{source}" alt="" style="aspect-ratio:{ratio:.4f}">' for source in sources)
-    written = ""
-    for line in (Line([Chip("the picture", ("",))], key="none"), *shown.lines):
+    written, whole = "", "the picture" if len(sources) == 1 else "the pictures"
+    for line in (Line([Chip(whole, ("",))], key="none"), *shown.lines):
         buttons = (f'name="{group}" value="{html.escape(line.key)} {place}"' for place in range(len(line.chips)))
         words = (_chip(chip, button, columns) for chip, button in zip(line.chips, buttons, strict=True))
         written += f'<div class="line">{line.head}<div class="words">{"".join(words)}</div></div>'
