@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult
 
 from ..analysis.layout import Column, Table
@@ -162,7 +163,8 @@ def hyper_parameters(result: Result, run: Mapping[str, Any] | None, command: Rec
     for name in training:
         given = command.options.get(f"--{name.replace('_', '-')}")
         if given is not None:
-            training[name] = given[0] if len(given) == 1 else list(given)
+            read = [yaml.safe_load(value) for value in given]
+            training[name] = read[0] if len(read) == 1 and not isinstance(training[name], list) else read
     training |= {name: result["training"][name] for name in ("epochs", "precision") if name in result["training"]}
     data = {
         name: value for name, value in preset["data"].items() if name not in ("name", "seeds") and value is not None
@@ -199,14 +201,14 @@ def evaluations(result: Result) -> list[EvalResult]:
     """Make the entries of `model-index`: the columns of the task's table that the run measured."""
     task, dataset = task_of([result]), result["dataset"]
     of_model = task_of_model(result["model"])
-    facts = DATA_FACTS.get((result["model"], dataset["name"]))
+    facts, split = DATA_FACTS.get((result["model"], dataset["name"])), measured_split(result)
     return [
         EvalResult(
             task_type=of_model.pipeline_tag,
             task_name=task.title,
             dataset_type=facts.hub_id if facts else dataset["name"],
             dataset_name=DATASET_TITLES.get(dataset["name"], dataset["name"]),
-            dataset_split=measured_split(result),
+            dataset_split=split,
             dataset_revision=dataset.get("content_hash"),
             metric_type=column.key,
             metric_name=column.full_title,

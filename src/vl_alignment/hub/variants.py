@@ -6,6 +6,7 @@ on the Hub below a namespace. Its runs carry the same name and a seed.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from ..analysis.layout import display_name
 from ..analysis.tables import published_functions, published_table
@@ -213,8 +214,12 @@ BUILT_IN_VARIANTS: tuple[Variant, ...] = _variants(
 
 def find_variant(model: str, dataset: str, alignment_function: str) -> Variant | None:
     """Return the variant of these names, or None where the tables have none (a function or data set of your own)."""
-    wanted = variant_name(model, dataset, alignment_function)
-    return next((variant for variant in (*PUBLISHED_VARIANTS, *BUILT_IN_VARIANTS) if variant.name == wanted), None)
+    return _by_name().get(variant_name(model, dataset, alignment_function))
+
+
+@cache
+def _by_name() -> dict[str, Variant]:
+    return {variant.name: variant for variant in (*PUBLISHED_VARIANTS, *BUILT_IN_VARIANTS)}
 
 
 def variants_text(variants: Iterable[Variant] = (*PUBLISHED_VARIANTS, *BUILT_IN_VARIANTS)) -> str:
