@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import pipeline
 
+from vl_alignment.hub.flat_code import save_with_code
 from vl_alignment.pipelines import PIPELINES
 
 from .load_remote_pipelines import plain
@@ -44,17 +45,12 @@ def close(there, here):
     return there == pytest.approx(here, abs=1e-6) if isinstance(here, float) else there == here
 
 
-@pytest.mark.usefixtures("with_code")
 def test_saved_pipelines_run_where_the_package_is_not_installed(pictures, tmp_path):
     expected = {}
     for name, calls in CALLS.items():
         calls = json.loads(json.dumps(calls).replace("PICTURE", data_url(pictures[0])))
         own = tiny_pipeline(name, alignment_function="additive")
-        own.save_pretrained(tmp_path / name)
-        if name == "scan":  # transformers' own pipeline asks for its own Auto class
-            config = json.loads((tmp_path / name / "config.json").read_text())
-            config["auto_map"]["AutoModelForZeroShotImageClassification"] = config["auto_map"]["AutoModel"]
-            (tmp_path / name / "config.json").write_text(json.dumps(config))
+        save_with_code(own.model, own.processor, tmp_path / name)
         (tmp_path / name / "calls.json").write_text(json.dumps(calls))
         expected[name] = []
         for task, arguments, keywords in calls:
