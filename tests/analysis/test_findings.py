@@ -1,6 +1,9 @@
 import pytest
 
+from vl_alignment.analysis.differences import paired_comparisons
 from vl_alignment.analysis.findings import findings
+from vl_alignment.analysis.function_classes import FunctionClass
+from vl_alignment.analysis.outcomes import ItemOutcomes
 from vl_alignment.models.errors import ResultsError
 
 from .synthetic import make_answer_result, make_result
@@ -120,6 +123,46 @@ def test_a_comparison_counts_once_whichever_function_is_the_reference():
     rows = {"general_query": (300, 302, 304), "general_key": (280, 281.5, 284.5)}
     for reference in rows:
         assert "(95% interval)" in texts(findings(runs(**rows), reference=reference), "supported")[0]
+
+
+def test_classes_of_the_runs_decide_what_needs_an_explanation():
+    results = answers(dot=(70, 72, 74), general_query=(60, 63, 63))
+    assert not any("one function" in text for text in texts(findings(results), "supported"))
+    classes = [FunctionClass(("dot", "general_query"), "here they are one function")]
+    stated = texts(findings(results, classes=classes), "supported")[1]
+    assert (
+        stated.startswith("General* is below Dot product by 10.0 [") and "although here they are one function" in stated
+    )
+
+
+def with_outcomes(results, scores):
+    """Outcomes of forty pictures a run: {function: share of them that are right, in percent}."""
+    units = [f"{number:02}" for number in range(40)]
+    return {
+        result["run_id"]: ItemOutcomes.of_parts(
+            [(units, [100.0 * (number < 0.4 * scores[result["alignment_function"]]) for number in range(40)])]
+        )
+        for result in results
+    }
+
+
+def test_intervals_over_seeds_and_test_items_are_called_so():
+    results = answers(dot=(70, 72, 74), general_query=(81, 81, 86))
+    outcomes = with_outcomes(results, {"dot": 70, "general_query": 80})
+    found = findings(results, comparisons=paired_comparisons(results, outcomes=outcomes))
+    text = texts(found, "supported")[0]
+    assert text.startswith("Accuracy above Dot product: General* by 10.7 [")
+    assert text.endswith("(95% interval over seeds and test questions).")
+
+
+def test_models_of_one_seed_are_compared_without_speaking_of_functions():
+    results = answers(dot=(20,), general_query=(80,))
+    outcomes = with_outcomes(results, {"dot": 20, "general_query": 80})
+    found = findings(results, comparisons=paired_comparisons(results, outcomes=outcomes))
+    assert texts(found, "supported") == []
+    (text,) = (text for text in texts(found, "fact") if text.startswith("Of the models at hand"))
+    assert "other test questions would show the same: General* above Dot product by 60.0 [" in text
+    assert text.endswith("Whether their functions differ takes more seeds.")
 
 
 def test_controls_of_question_answering():

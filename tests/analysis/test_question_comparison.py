@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vl_alignment.analysis.comparison import compare, planned_runs, write_comparison
+from vl_alignment.analysis.comparison import compare, planned_runs, run_classes, write_comparison
 from vl_alignment.analysis.controls import perfect_answers, shuffled_answers
 from vl_alignment.training.preparation import prepare_study
 
@@ -59,6 +59,24 @@ def test_report_shows_the_steps_of_every_function(compared):
     assert page.count("data:image/png;base64") >= 4
     assert "perfect reader" in page and "perfect reader" in (output / "table.md").read_text()
     assert (output / "published.md").read_text().strip() and (output / "results.csv").read_text().strip()
+
+
+def test_functions_are_compared_over_the_test_questions(compared):
+    _, output, results, _ = compared
+    text = (output / "differences.md").read_text()
+    assert "Additive − Scaled dot product" in text and "10,000 bootstrap resamples" in text
+    gap = results[1]["metrics"]["accuracy"] - results[0]["metrics"]["accuracy"]
+    cells = [cell.strip() for cell in text.splitlines()[-1].split("|")]
+    assert cells[2] == f"{gap:.1f}" and cells[3] == "-" and cells[4].startswith("[")
+    page = (output / "report.html").read_text()
+    assert "Over test questions" in page and "10,000 bootstrap resamples" in page
+
+
+def test_classes_are_those_of_the_configuration_that_was_run(compared, tmp_path):
+    _, output, results, _ = compared
+    # The cell of this preset has no activation before the score.
+    assert "general_query" in run_classes(output, results)[0].functions
+    assert "general_query" not in run_classes(tmp_path, results)[0].functions
 
 
 def test_shuffled_answers_stay_within_type_and_split(compared):

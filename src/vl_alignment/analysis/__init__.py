@@ -18,13 +18,17 @@ if TYPE_CHECKING:
         scan_alignment_map,
         scan_alignment_maps,
     )
+    from .differences import difference_table, paired_comparisons, smallest_detectable_difference
     from .drawing import alignment_png, draw_alignment
     from .drawing_answers import draw_reading, reading_png
     from .drawing_stages import draw_stages, stages_png
     from .drawing_steps import draw_reasoning, reasoning_png
+    from .equivalences import equivalences_page
     from .grounding import evaluate_grounding
     from .grounding_report import grounding_markdown
+    from .ranking import rank_functions
     from .report import write_report
+    from .resampling import load_outcomes
     from .statistics import Estimate, estimate, paired_differences, summarise
     from .tables import (
         breakdown_table,
@@ -47,19 +51,24 @@ _MODULES = {
     "alignment_png": "drawing",
     "attngan_alignment_maps": "attention",
     "breakdown_table": "tables",
+    "difference_table": "differences",
     "draw_alignment": "drawing",
     "draw_reading": "drawing_answers",
     "draw_reasoning": "drawing_steps",
     "draw_stages": "drawing_stages",
+    "equivalences_page": "equivalences",
     "estimate": "statistics",
     "evaluate_grounding": "grounding",
     "grounding_markdown": "grounding_report",
+    "load_outcomes": "resampling",
     "m4c_alignment_maps": "attention",
     "mac_alignment_maps": "attention",
+    "paired_comparisons": "differences",
     "paired_differences": "statistics",
     "published_comparison": "tables",
     "published_table": "tables",
     "question_answering_table": "tables",
+    "rank_functions": "ranking",
     "reading_png": "drawing_answers",
     "reasoning_png": "drawing_steps",
     "results_table": "tables",
@@ -67,6 +76,7 @@ _MODULES = {
     "runs_csv": "tables",
     "scan_alignment_map": "attention",
     "scan_alignment_maps": "attention",
+    "smallest_detectable_difference": "differences",
     "stages_png": "drawing_stages",
     "summarise": "statistics",
     "text_question_answering_table": "tables",
@@ -83,19 +93,24 @@ __all__ = [
     "alignment_png",
     "attngan_alignment_maps",
     "breakdown_table",
+    "difference_table",
     "draw_alignment",
     "draw_reading",
     "draw_reasoning",
     "draw_stages",
+    "equivalences_page",
     "estimate",
     "evaluate_grounding",
     "grounding_markdown",
+    "load_outcomes",
     "m4c_alignment_maps",
     "mac_alignment_maps",
+    "paired_comparisons",
     "paired_differences",
     "published_comparison",
     "published_table",
     "question_answering_table",
+    "rank_functions",
     "reading_png",
     "reasoning_png",
     "results_table",
@@ -103,6 +118,7 @@ __all__ = [
     "runs_csv",
     "scan_alignment_map",
     "scan_alignment_maps",
+    "smallest_detectable_difference",
     "stages_png",
     "summarise",
     "text_question_answering_table",

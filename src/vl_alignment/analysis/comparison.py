@@ -1,9 +1,12 @@
 """The main job: train and compare alignment functions on one data set, from the data to the report."""
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers import AutoConfig
 
 from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, ResultsError
@@ -12,6 +15,7 @@ from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
 from .differences import difference_table, paired_comparisons
+from .function_classes import FunctionClass, function_classes
 from .grounding_report import load_groundings
 from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
@@ -20,7 +24,7 @@ from .resampling import load_outcomes
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
 
-__all__ = ["compare", "make_controls", "planned_runs", "write_comparison"]
+__all__ = ["compare", "make_controls", "planned_runs", "run_classes", "write_comparison"]
 
 
 SAMPLES_TITLE = "Samples: a row a test caption, a column the same noise"
@@ -135,7 +139,8 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
     (output / "published.md").write_text(published_comparison(results).to_markdown() + "\n", encoding="utf-8")
     (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
     outcomes = load_outcomes(output, results)
-    _write_differences(output / "differences.md", results, outcomes)
+    classes = run_classes(output, results)
+    _write_differences(output / "differences.md", results, outcomes, classes)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
     write_report(
         output,
@@ -148,14 +153,30 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
         notes=study.notes if study is not None else (),
         methods=_methods(output, results, study),
         outcomes=outcomes,
+        classes=classes,
     )
     return table.to_text()
 
 
-def _write_differences(path: Path, results: Sequence[dict[str, Any]], outcomes: Mapping[str, ItemOutcomes]) -> None:
+def run_classes(output: Path, results: Sequence[dict[str, Any]]) -> list[FunctionClass]:
+    """The classes of functions under the configuration that the runs share; under the paper's where it is not there."""
+    for result in results:
+        run = RunDirectory(output / result["run_id"]).read_run() or {}
+        if "model" in run and not result["released_layout"]:
+            with contextlib.suppress(ConfigurationError):  # of another version
+                return function_classes(AutoConfig.for_model(**run["model"]))
+    return task_of(results).same_class
+
+
+def _write_differences(
+    path: Path,
+    results: Sequence[dict[str, Any]],
+    outcomes: Mapping[str, ItemOutcomes],
+    classes: Sequence[FunctionClass],
+) -> None:
     """Write what is compared, unless there is one function alone; an old file would be of other runs."""
     task, ranking = task_of(results), rank_functions(rank_blocks(results))
-    comparisons = paired_comparisons(results, outcomes=outcomes)
+    comparisons = paired_comparisons(results, outcomes=outcomes, classes=classes)
     tables = [difference_table(comparisons, task)] if comparisons else []
     tables += [] if ranking is None else [rank_table(ranking, task)]
     if tables:

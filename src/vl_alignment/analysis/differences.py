@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import nctdtr, ndtri, stdtrit
 
 from ..models.errors import ResultsError
+from .function_classes import FunctionClass
 from .layout import Column, Row, Table, display_name, ordered
 from .outcomes import ItemOutcomes
 from .resampling import RESAMPLES, ItemDifference, item_difference, picture_error, resampled_metrics
@@ -100,6 +101,7 @@ def paired_comparisons(
     reference: str | None = None,
     outcomes: Mapping[str, ItemOutcomes] | None = None,
     *,
+    classes: Sequence[FunctionClass] | None = None,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> list[PairedComparison]:
@@ -110,6 +112,7 @@ def paired_comparisons(
         reference: `dot` by default, or the first row.
         outcomes: By run_id, of `load_outcomes`; a pair is compared over test items where the runs of all its shared
             seeds have them.
+        classes: Of functions under the runs' configuration; under the paper's by default.
         confidence: With which all comparisons together hold.
         resamples: Of the test pictures.
 
@@ -118,7 +121,8 @@ def paired_comparisons(
     """
     task = task_of(results)
     reference = reference or default_reference(results)
-    differences = _family(results, reference, task, confidence)
+    classes = task.same_class if classes is None else classes
+    differences = _family(results, reference, task, classes, confidence)
     over_items = _over_items(differences, results, outcomes or {}, confidence, resamples)
     compared = []
     for difference, (items, error) in zip(differences, over_items, strict=True):
@@ -214,12 +218,14 @@ def _p_text(value: float | None) -> str | None:
     return None if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _family(results: Sequence[Result], reference: str, task: Task, confidence: float) -> list[Difference]:
+def _family(
+    results: Sequence[Result], reference: str, task: Task, classes: Sequence[FunctionClass], confidence: float
+) -> list[Difference]:
     """The differences from the reference, then those within classes that are not among them."""
     rows = ordered(values_of(results, task.metric))
     found = {gap.alignment_function: gap for gap in paired_differences(results, reference, task.metric, confidence)}
     family = [found[name] for name in rows if name in found]
-    for same in task.same_class:
+    for same in classes:
         base, *others = [name for name in same.functions if name in rows] or [""]
         if others and base != reference:
             family += _within(results, base, [name for name in others if name != reference], task, confidence)

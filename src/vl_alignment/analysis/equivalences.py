@@ -48,6 +48,8 @@ _MODELS: dict[str, tuple[Any, Any]] = {
 }
 _TASKS = {config.model_type: task for task, (config, _) in _MODELS.items()}
 
+_TITLES = {"scan": "SCAN", "mac": "MAC", "m4c": "M4C", "attngan": "AttnGAN"}
+
 # What decides which functions can differ, for the page's first line.
 _DECIDING_FIELDS = {
     "scan": ("direction", "score_normalization", "normalize_regions", "normalize_words"),
@@ -144,7 +146,7 @@ def equivalences(model: Any, name: str) -> Equivalences:
     checks = []
     for one in classes:
         base, *others = one.functions
-        checks.append(FunctionCheck(base, None, True, "the others are given to it", None))
+        checks.append(FunctionCheck(base, None, True, "the first of its class", None))
         checks += [FunctionCheck(n, base, True, _folding(n, base, proof), proof.folding_gap(n, base)) for n in others]
     classed = {name for one in classes for name in one.functions}
     checks += [_alone(name, proof) for name in configurable_functions(config) if name not in classed]
@@ -181,8 +183,12 @@ def equivalences_markdown(found: Sequence[Equivalences]) -> str:
         "Functions of one class are one function in other coordinates: whatever the one can learn the other can, so "
         "that a gap between their results comes from initialisation and optimisation, or is a fault. Every class is "
         "checked on weights, in float64 and without dropout: what a function adds is folded into the layers around it, "
-        "and the largest difference of the outputs is printed. Functions of their own are compared with the same "
-        "weights without what sets them apart.",
+        "and the largest difference of the outputs is printed. A function of its own is held against the one that "
+        "lacks what sets it apart, with the same weights otherwise; why no other weights would do is the matter of the "
+        "statements in `tests/models/test_alignment_statements.py`.",
+        "",
+        f"Written by `vl-alignment equivalences {' '.join(one.name for one in found)}`. Weights that a model does not "
+        "have, and all weights of a preset, are fresh ones from seed 0.",
     ]
     for one in found:
         lines += ["", *_section(one)]
@@ -197,14 +203,14 @@ def _section(found: Equivalences) -> list[str]:
     known = [check.function for check in found.checks]
     here = [name for name in published if name in known]
     lines = [
-        f"## {found.name}: {config.model_type.upper()}" + (f" with {', '.join(fields)}" if fields else ""),
+        f"## {found.name}: {_TITLES[config.model_type]}" + (f" with {', '.join(fields)}" if fields else ""),
         "",
         f"Of the {len(here)} functions of the paper's table at most {found.different(here)} can differ; of all "
         f"{len(known)} at most {found.different(known)}.",
         "",
     ]
     lines += [f"- {_listed(one.functions)}: {one.reason}." for one in found.classes]
-    lines += ["", "| Function | | Compared with | Weights | Largest difference |", "|:---|:---|:---|:---|---:|"]
+    lines += ["", "| Function | Kind | Compared with | Weights | Largest difference |", "|:---|:---|:---|:---|---:|"]
     lines += [_row(check, {name for one in found.classes for name in one.functions}) for check in found.checks]
     return lines
 
@@ -232,7 +238,7 @@ def _folding(name: str, base: str, proof: Proof) -> str:
         parts = [("the scale", row.scaled), ("W", row.transforms is not None), ("b", row.bias)]
         return f"{' and '.join(part for part, there in parts if there) or 'nothing'} folded into {proof.where}"
     if row.transforms is None:
-        return "none to give"
+        return "neither has any"
     parts = [("W transposed", row.transforms != other.transforms), ("b left out", row.bias)]
     return ", ".join(part for part, there in parts if there)
 

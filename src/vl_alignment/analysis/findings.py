@@ -34,6 +34,7 @@ def findings(
     *,
     reference: str | None = None,
     comparisons: Sequence[PairedComparison] | None = None,
+    classes: Sequence[FunctionClass] | None = None,
     confidence: float = 0.95,
 ) -> list[Finding]:
     """State what the runs show about the metric of their task.
@@ -47,12 +48,13 @@ def findings(
         reference: What the others are compared with.
         comparisons: Of `paired_comparisons` with the same reference, where they were made with test items; made over
             seeds alone by default.
+        classes: As of `paired_comparisons`.
         confidence: With which all comparisons together hold.
     """
     task = task_of(results)
     reference = reference or default_reference(results)
     if comparisons is None:
-        comparisons = paired_comparisons(results, reference, confidence=confidence)
+        comparisons = paired_comparisons(results, reference, classes=classes, confidence=confidence)
     rows = ordered(values_of(results, task.metric))
     found = [_coverage(results, task)]
     if len(rows) > 1:
@@ -60,7 +62,7 @@ def findings(
         count = sum(item.p_value is not None for item in comparisons)
         found += _against_reference(with_reference, reference, task, count, confidence)
         found += _over_items_alone(comparisons, task, confidence)
-    for same in task.same_class:
+    for same in task.same_class if classes is None else classes:
         found += _same_class(same, comparisons)
     ranking = rank_functions(rank_blocks(results), confidence)
     if ranking is not None:

@@ -19,6 +19,7 @@ from ..models.errors import ResultsError
 from .charts import curve_charts, interval_chart, series_name
 from .differences import default_reference, difference_table, paired_comparisons
 from .findings import findings
+from .function_classes import FunctionClass
 from .grounding_report import grounding_sections
 from .layout import Column, Table, display_name, ordered
 from .outcomes import ItemOutcomes
@@ -53,6 +54,7 @@ def write_report(
     methods: Mapping[str, object] | None = None,
     reference: str | None = None,
     outcomes: Mapping[str, ItemOutcomes] | None = None,
+    classes: Sequence[FunctionClass] | None = None,
 ) -> Path:
     """Write the report of `results` and return its path.
 
@@ -68,6 +70,7 @@ def write_report(
         methods: Further lines of the methods (settings, machine); a mapping becomes a list.
         reference: The function that the others are compared with, `dot` by default.
         outcomes: Of `load_outcomes`, for comparisons over test items.
+        classes: Of functions under the runs' configuration, which can only differ by chance; the paper's by default.
 
     Raises:
         ResultsError: There are no results, they cannot be compared, or the file cannot be written.
@@ -85,6 +88,7 @@ def write_report(
         methods=methods or {},
         reference=reference,
         outcomes=outcomes,
+        classes=classes,
     )
     writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
@@ -110,11 +114,12 @@ def render_report(
     methods: Mapping[str, object] | None = None,
     reference: str | None = None,
     outcomes: Mapping[str, ItemOutcomes] | None = None,
+    classes: Sequence[FunctionClass] | None = None,
 ) -> str:
     """Render the page of `write_report` as a string."""
     task = task_of(results)
     table = results_table(results, controls)
-    comparisons = paired_comparisons(results, reference, outcomes)
+    comparisons = paired_comparisons(results, reference, outcomes, classes=classes)
     ranking = rank_functions(rank_blocks(results))
     rows = [row.key for row in table.rows if not row.control]
     switch = ordered({name for _, drawn in pictures for name in drawn})
@@ -125,7 +130,7 @@ def render_report(
             task=task,
             title=title,
             subtitle=_subtitle(results),
-            findings=findings(results, controls, reference=reference, comparisons=comparisons),
+            findings=findings(results, controls, reference=reference, comparisons=comparisons, classes=classes),
             reference=display_name(reference or default_reference(results)),
             table=table,
             breakdown=breakdown_table(results, controls),
