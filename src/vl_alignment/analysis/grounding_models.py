@@ -181,7 +181,7 @@ def gather_readings(loaded: LoadedSplit, occlusion: str) -> Gathered:
         inputs = {name: part.to(model.device) for name, part in inputs.items()}
         for number, question in enumerate(asked[image_id]):
             maps, entities, found = model_reading_maps(model, processor, inputs, words[0], question["question"])
-            gathered.maps.append((image_id, maps.objects))
+            gathered.maps.append((image_id, maps.objects if maps.tokens is None else maps.tokens))
             parts = [("object_", maps.objects)] + ([("", maps.tokens)] if maps.tokens is not None else [])
             place = read_place(question, record) if known else None
             for kind, alignment in parts if place is not None else ():

@@ -41,6 +41,7 @@ Grounding = Mapping[str, Any]
 
 GROUNDING_FILE = "grounding.json"
 SCHEMA_VERSION = 1
+CENTRED_DIGITS = 9  # what is equal stays equal once a mean was taken away
 FEWEST_RUNS = 5
 """Ranks of fewer runs can hardly be told from chance: of four, even perfect agreement has p = 0.08."""
 
@@ -209,7 +210,8 @@ def performance_correlations(
         measured = np.array([[run["metrics"][name]["mean"], run["performance"][metric]] for run in runs]).reshape(-1, 2)
         keys = np.array([row_key(run) for run in runs])
         repeated = np.array([(keys == key).sum() > 1 for key in keys], dtype=bool)
-        centred = measured - np.array([measured[keys == key].mean(axis=0) for key in keys]).reshape(-1, 2)
+        means = np.array([measured[keys == key].mean(axis=0) for key in keys]).reshape(-1, 2)
+        centred = np.round(measured - means, CENTRED_DIGITS)
         overall, within = (
             rank_correlation_over_runs(*pairs.T, resamples=resamples, seed=seed)
             for pairs in (measured, centred[repeated])

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from vl_alignment.analysis.grounding_report import (
+    grounding_markdown,
+    grounding_sections,
+    performance_correlations,
+    rank_correlation_over_runs,
+)
+from vl_alignment.analysis.report import render_report
+
+from .synthetic import make_result
+
+
+def make_grounding(function, seed, mass, rsum):
+    summary = {"mean": mass, "low": mass - 0.1, "high": mass + 0.1, "items": 9, "pictures": 3, "uniform": 0.1}
+    return {
+        "task": "retrieval",
+        "dataset": "blocks",
+        "split": "test",
+        "pictures": 3,
+        "alignment_function": function,
+        "released_layout": False,
+        "seed": seed,
+        "settings": {"threshold": 0.5, "occlusion": "mean", "seed": 0},
+        "metrics": {"attention_mass": {**summary, "shuffled": 0.2}},
+        "performance": {"rsum": rsum},
+    }
+
+
+def test_rank_correlation_over_runs_is_spearmans_with_its_chance():
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(size=(2, 12))
+    found, expected = rank_correlation_over_runs(one, other), spearmanr(one, other)
+    assert found.value == pytest.approx(expected.statistic) and found.runs == 12
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.03)
+    assert found.low < found.value < found.high
+    perfect = rank_correlation_over_runs(np.arange(8), np.arange(8) ** 3, resamples=2000)
+    assert (perfect.value, perfect.low, perfect.high) == pytest.approx((1, 1, 1)) and perfect.p_value < 0.01
+
+
+def test_too_few_runs_and_constants_are_not_correlated():
+    assert rank_correlation_over_runs(np.arange(4), np.arange(4)) is None
+    assert rank_correlation_over_runs(np.ones(9), np.arange(9)) is None
+
+
+def test_within_functions_what_tells_functions_apart_is_gone():
+    # Between functions mass and Rsum rise together; between the seeds of a function they fall.
+    groundings = [
+        make_grounding(name, seed, 0.1 * place - 0.01 * seed, 100 * place + seed)
+        for place, name in enumerate(("dot", "general_key", "general_query"), start=1)
+        for seed in range(3)
+    ]
+    (found,) = performance_correlations(groundings, resamples=500)
+    assert found.runs == 9 and found.overall.value > 0.7
+    assert found.within.value == pytest.approx(-1)
+
+
+def test_table_has_functions_and_controls():
+    groundings = [make_grounding("dot", seed, 0.4 + 0.1 * seed, 300 + seed) for seed in range(2)]
+    (section,) = grounding_sections([*groundings, make_grounding("general_key", 0, 0.7, 290)])
+    rows = {row.name: section.table.texts(row) for row in section.table.rows}
+    assert rows["Dot product"] == ["45.0 ± 63.5"]  # of two seeds
+    assert rows["General†"] == ["70.0 ± 10.0"]  # of its pictures
+    assert rows["Uniform attention, or random order"] == ["10.0"]
+    assert rows["Another picture's attention"] == ["20.0"]
+    assert any("too few to correlate" in note for note in section.notes)
+    assert section.rows == (("Attention on the truth, %: Mass inside", "3", "-", "-"),)
+
+
+def test_what_was_measured_otherwise_has_a_table_of_its_own():
+    other = make_grounding("dot", 0, 0.5, 300) | {"split": "validation"}
+    text = grounding_markdown([make_grounding("dot", 0, 0.5, 300), other])
+    assert text.count("| Dot product |") == 2 and "(validation, 3 pictures)" in text
+
+
+def test_the_report_shows_it_where_it_was_measured():
+    results = [make_result(name, seed) for name in ("dot", "general_key") for seed in range(2)]
+    measured = [make_grounding(result["alignment_function"], result["seed"], 0.5, 300) for result in results]
+    page = render_report(results, title="Runs", grounding=measured)
+    assert "Interpretability, measured" in page and "Another picture" in page
+    assert "Interpretability, measured" not in render_report(results, title="Runs")
