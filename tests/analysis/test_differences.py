@@ -102,8 +102,8 @@ def test_a_wide_test_set_is_a_second_source_of_chance():
     assert table.rows[0].name == "mine − Dot product"
     assert cells["95% interval: Over seeds"] == f"[{alone.low:.1f}, {alone.high:.1f}]"
     assert cells["95% interval: Over both"] == f"[{both.low:.1f}, {both.high:.1f}]"
-    assert cells["p-value: Holm"] == f"{both.adjusted_p:.3f}"
-    assert "10,000 bootstrap resamples" in table.caption and "corrected for 1 comparison (Holm)" in table.caption
+    assert cells["p-value: Corrected"] == f"{both.adjusted_p:.3f}"
+    assert "10,000 bootstrap resamples" in table.caption and "Corrected: for 1 comparison (Holm)" in table.caption
     assert "mine − Dot product" in table.to_markdown() and table.to_csv().count("\n") == 2
 
 
@@ -117,7 +117,14 @@ def test_one_seed_is_compared_over_items_alone():
     texts = difference_table([gap], TASKS["question-answering"]).texts(
         difference_table([gap], TASKS["question-answering"]).rows[0]
     )
-    assert texts == ["100.0", "-", "[100.0, 100.0]", "-", "-", "-", "< 0.001", "-"]
+    assert texts == ["100.0", "-", "[100.0, 100.0]", "-", "< 0.001", "-", "-", "-"]
+
+
+def test_a_table_without_test_items_does_not_speak_of_them():
+    table = difference_table(paired_comparisons(runs(dot=(300, 302, 304), mine=(310, 311, 315))), TASKS["retrieval"])
+    titles = [column.full_title for column in table.columns]
+    assert titles == ["Mean", "95% interval: Over seeds", "p-value: Over seeds", "p-value: Corrected", titles[-1]]
+    assert table.texts(table.rows[0])[:2] == ["10.0", "[7.5, 12.5]"] and "bootstrap" not in table.caption
 
 
 def test_pairs_without_all_their_predictions_are_compared_over_seeds():

@@ -4,7 +4,7 @@ Each simulated study goes through what the report goes through: `paired_comparis
 """
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from vl_alignment.analysis.differences import paired_comparisons, smallest_detectable_difference
 from vl_alignment.analysis.findings import findings
@@ -119,4 +119,23 @@ def test_a_difference_of_the_smallest_detectable_size_is_found_four_times_in_fiv
     for _ in range(STUDIES):
         results = rsum_study(draw, NAMES, seeds, shift, spread)
         found += "supported" in kinds(results, paired_comparisons(results))
+    assert found in acceptable(0.8)
+
+
+def test_a_known_difference_between_two_models_is_found_at_the_expected_rate():
+    pictures, spread = 100, 30.0
+    # The normal test's power is 80 % where the difference is 1.96 + 0.84 standard errors.
+    shift = (norm.isf(0.025) + norm.isf(0.2)) * spread / pictures**0.5
+    draw = np.random.default_rng(7)
+    found = 0
+    for _ in range(STUDIES):
+        scores = {"dot": 50 + 20 * draw.normal(size=pictures)}
+        scores["mine"] = scores["dot"] + shift + spread * draw.normal(size=pictures)
+        results = [make_answer_result(name, 0, float(values.mean())) for name, values in scores.items()]
+        units = [f"{number:03}" for number in range(pictures)]
+        outcomes = {
+            run["run_id"]: ItemOutcomes.of_parts([(units, scores[run["alignment_function"]])]) for run in results
+        }
+        stated = findings(results, comparisons=paired_comparisons(results, outcomes=outcomes, resamples=4000))
+        found += any(finding.text.startswith("Of the models at hand") for finding in stated)
     assert found in acceptable(0.8)

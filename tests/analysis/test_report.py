@@ -118,7 +118,7 @@ def test_tables_are_marked_up(full):
     # Results, differences, and beside the published values.
     assert scopes.count("row") == 3 + 1 + 2
     assert scopes.count("colgroup") == 2 + 2 + 3
-    assert scopes.count("col") == (1 + 1 + 9) + (1 + 2 + 8) + (1 + 9)
+    assert scopes.count("col") == (1 + 1 + 9) + (1 + 2 + 5) + (1 + 9)
     assert all("alt" in attributes for tag, attributes in page.tags if tag == "img")
 
 

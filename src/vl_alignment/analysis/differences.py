@@ -166,48 +166,48 @@ def smallest_detectable_difference(
 
 def difference_table(comparisons: Sequence[PairedComparison], task: Task, confidence: float = 0.95) -> Table:
     """Lay out comparisons: what seeds, what test items and what both leave open, and p-values."""
-    points, share = task.points, f"{confidence:.0%}"
-    columns = (
-        Column("difference", "Mean"),
-        Column("seeds", "Over seeds", f"{share} interval"),
-        Column("items", f"Over test {task.items}", f"{share} interval"),
-        Column("both", "Over both", f"{share} interval"),
-        Column("p_value", "Alone", "p-value"),
-        Column("adjusted_p", "Holm", "p-value"),
-        Column("items_p", f"Over test {task.items}", "p-value"),
-        Column("detectable", "Smallest detectable"),
-    )
+    over_items, interval = any(one.items for one in comparisons), f"{confidence:.0%} interval"
+    columns = [Column("difference", "Mean"), Column("seeds", "Over seeds", interval)]
+    if over_items:
+        columns += [Column("items", f"Over test {task.items}", interval), Column("both", "Over both", interval)]
+        columns += [Column("items_p", f"Over test {task.items}", "p-value")]
+    columns += [Column("p_value", "Over both" if over_items else "Over seeds", "p-value")]
+    columns += [Column("adjusted_p", "Corrected", "p-value"), Column("detectable", "Smallest detectable")]
     rows = []
     for number, one in enumerate(comparisons):
-        name = f"{display_name(one.alignment_function)} − {display_name(one.reference)}"
-        rows.append(Row(f"comparison {number}", name, _cells(one, 1 - confidence)))
+        name, cells = f"{display_name(one.alignment_function)} − {display_name(one.reference)}", _cells(one, confidence)
+        rows.append(Row(f"comparison {number}", name, tuple(cells[column.key] for column in columns)))
     count = sum(one.p_value is not None for one in comparisons)
-    caption = (
-        f"Differences in {points}, paired by seed and by test item. Over seeds: Student's t, what other seeds would "
-        f"change on these test {task.items}. Over test {task.items}: {RESAMPLES:,} bootstrap resamples of pictures, "
-        "what other pictures would change for these very models. Over both: the two together, where there are several "
-        f"seeds; its p-value is corrected for {count} comparison{'s' * (count != 1)} (Holm). Smallest detectable: the "
-        f"true difference that so many seeds find in four of five studies, after the correction."
+    caption = f"Differences in {task.points}, paired by seed: Student's t, what other seeds would change"
+    if over_items:
+        caption += (
+            f" on these test {task.items}. Paired by test item: {RESAMPLES:,} bootstrap resamples of pictures, what "
+            "other pictures would change for these very models. Over both: the two together, where there are several "
+            "seeds"
+        )
+    caption += (
+        f". Corrected: for {count} comparison{'s' * (count != 1)} (Holm). Smallest detectable: the true difference "
+        "that so many seeds find in four of five studies, after the correction."
     )
-    return Table(caption, columns, tuple(rows), mark_best=False, heading="Difference")
+    return Table(caption, tuple(columns), tuple(rows), mark_best=False, heading="Difference")
 
 
-def _cells(one: PairedComparison, level: float) -> tuple[float | str | None, ...]:
+def _cells(one: PairedComparison, confidence: float) -> dict[str, float | str | None]:
     estimate, items = one.difference.estimate, one.items
     both = None
     if estimate is not None and estimate.count > 1 and items is not None:
-        half = one.half_interval(level)
+        half = one.half_interval(1 - confidence)
         both = _interval(estimate.mean - half, estimate.mean + half)
-    return (
-        one.mean,
-        None if estimate is None else _interval(estimate.low, estimate.high),
-        None if items is None else _interval(items.low, items.high),
-        both,
-        _p_text(one.p_value),
-        _p_text(one.adjusted_p),
-        None if items is None else _p_text(items.p_value),
-        one.detectable,
-    )
+    return {
+        "difference": one.mean,
+        "seeds": None if estimate is None else _interval(estimate.low, estimate.high),
+        "items": None if items is None else _interval(items.low, items.high),
+        "both": both,
+        "items_p": None if items is None else _p_text(items.p_value),
+        "p_value": _p_text(one.p_value),
+        "adjusted_p": _p_text(one.adjusted_p),
+        "detectable": one.detectable,
+    }
 
 
 def _interval(low: float | None, high: float | None) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 from ..metrics.retrieval import RECALL_LEVELS
 
 __all__ = [
+    "OUTCOME_COLUMNS",
     "ItemOutcomes",
     "OutcomeReader",
     "answer_outcomes",
@@ -19,6 +20,9 @@ __all__ = [
     "retrieval_outcomes",
     "soft_answer_outcomes",
 ]
+
+# What is read of predictions; their texts are many and not needed.
+OUTCOME_COLUMNS = ("item_id", "image_id", "direction", "prediction", "reference", "rank", "score", "found")
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 Part: TypeAlias = tuple[Sequence[str], np.ndarray]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..models.errors import ResultsError
 from ..training.runs import RunDirectory
-from .outcomes import ItemOutcomes
+from .outcomes import OUTCOME_COLUMNS, ItemOutcomes
 from .statistics import Result
 from .tasks import task_of
 
@@ -67,7 +67,9 @@ def _read(path: Path, result: Result) -> ItemOutcomes:
 
     task = task_of([result])
     try:
-        outcomes = task.outcomes(pyarrow.parquet.read_table(path).to_pydict())
+        with pyarrow.parquet.ParquetFile(path) as file:
+            table = file.read([name for name in file.schema_arrow.names if name in OUTCOME_COLUMNS])
+        outcomes = task.outcomes(table.to_pydict())
     except KeyError as error:
         raise ResultsError(f"The predictions do not say {error}; another version wrote them.", path=path) from error
     except (OSError, pyarrow.ArrowException, ValueError) as error:
