@@ -3,6 +3,7 @@ import sys
 
 import huggingface_hub.constants
 import pytest
+import transformers.utils.hub
 
 from vl_alignment.models.alignment import ALIGNMENT_FUNCTIONS
 
@@ -27,6 +28,7 @@ def client(hub, monkeypatch, tmp_path):
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # it would go on talking to the Hub of another test
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setenv("HF_TOKEN", OWNER_TOKEN)
     return hub
