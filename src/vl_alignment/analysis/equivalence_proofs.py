@@ -159,7 +159,7 @@ class MacProof(Proof):
         alignment, weights = unit.score.alignment, unit.score.weight.weight
         if alignment.specification.transforms == "key":
             # w . (q * (W k + b)) = (W^T (w * q)) . k + a number that is the same for all keys.
-            matrix, offset = alignment.weight.T * weights, 0
+            matrix, offset = alignment.weight.T * weights, torch.zeros_like(weights[0])
             base.score.weight.weight.fill_(1)
         else:
             matrix, offset = _query_map(alignment)
@@ -287,12 +287,11 @@ def _change_context(stage: Any, matrix: Tensor) -> None:
     read(stage.doubling.convolution)
 
 
-def _query_map(alignment: AlignmentFunction) -> tuple[Tensor, Tensor | int]:
+def _query_map(alignment: AlignmentFunction) -> tuple[Tensor, Tensor]:
     """(A, a) with A x + a for the scaled map of the side that is transformed, or of either side where none is."""
-    matrix = alignment.weight
-    if matrix is None:
-        matrix = torch.eye(alignment.size, dtype=torch.float64)
-    return alignment.scale * matrix, 0 if alignment.bias is None else alignment.scale * alignment.bias
+    matrix = torch.eye(alignment.size, dtype=torch.float64) if alignment.weight is None else alignment.weight
+    offset = torch.zeros(alignment.size, dtype=torch.float64) if alignment.bias is None else alignment.bias
+    return alignment.scale * matrix, alignment.scale * offset
 
 
 def _of_alignment(key: str) -> bool:
