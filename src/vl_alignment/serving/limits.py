@@ -21,11 +21,11 @@ __all__ = [
 
 MOST_PIXELS = 25_000_000
 MOST_CHARACTERS, MOST_CAPTIONS, MOST_PRINTED_WORDS, MOST_PICTURES = 4_000, 32, 100, 8
-UPLOAD_BYTES, REQUEST_BYTES = 20_000_000, 1_000_000
+UPLOAD_BYTES, REQUEST_BYTES = 20 * 2**20, 2**20
 WAITING = 16
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 LIMITS = (
-    f"Pictures of at most {MOST_PIXELS // 10**6} megapixels and {UPLOAD_BYTES // 10**6} MB, texts of at most "
+    f"Pictures of at most {MOST_PIXELS // 10**6} megapixels and {UPLOAD_BYTES // 2**20} MB, texts of at most "
     f"{MOST_CHARACTERS:,} characters. Requests are answered one by one; at most {WAITING} wait."
 )
 

@@ -138,7 +138,7 @@ def look(shown: Shown) -> str:
     ratio = shown.pictures[0].width / shown.pictures[0].height
     width = 27 * min(1.0, ratio) if len(shown.pictures) == 1 else 11 * columns
     sources = [picture_uri(picture) for picture in shown.pictures]
-    pictures = "".join(f'<img src="{source}" alt="" style="aspect-ratio:{ratio:.4f}">' for source in sources)
+    pictures = "".join(f'<img src="{source}" alt="">' for source in sources)
     written, whole = "", "the picture" if len(sources) == 1 else "the pictures"
     for line in (Line([Chip(whole, ("",))], key="none"), *shown.lines):
         buttons = (f'name="{group}" value="{html.escape(line.key)} {place}"' for place in range(len(line.chips)))
@@ -148,7 +148,8 @@ def look(shown: Shown) -> str:
     warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in shown.warnings)
     beside = f"{shown.findings}{warnings}{note(shown.hint)}{written}"
     return (
-        f'<div class="look" style="--width:{width:.2f}rem"><div class="pictures of-{columns}">{pictures}</div>'
+        f'<div class="look" style="--width:{width:.2f}rem;--ratio:{ratio:.4f}">'
+        f'<div class="pictures of-{columns}">{pictures}</div>'
         f'<div class="lines">{beside}</div></div>'
     )
 
