@@ -7,7 +7,7 @@ these would not be wrong. On COCO a noun stands for all outlines of its category
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def caption_places(caption: str, record: Mapping[str, Any]) -> list[NamedPlace]:
     masks = object_masks(record, len(scene.objects))
     named = [(phrase, matching_objects(scene, phrase.attributes)) for phrase in noun_phrases(caption)]
     return [
-        NamedPlace(phrase.start, phrase.end, masks[list(objects)].any(axis=0))
+        NamedPlace(phrase.start, phrase.end, _together(masks, objects))
         for phrase, objects in named
         if len(objects) == phrase.count
     ]
@@ -94,7 +94,7 @@ def question_places(program: str, record: Mapping[str, Any]) -> list[np.ndarray]
         return []
     scene = Scene.from_json(record["scene"])
     masks = object_masks(record, len(scene.objects))
-    return [masks[list(stage)].any(axis=0) for stage in program_objects(json.loads(program), scene) if stage]
+    return [_together(masks, stage) for stage in program_objects(json.loads(program), scene) if stage]
 
 
 def read_place(question: Mapping[str, Any], record: Mapping[str, Any]) -> ReadPlace | None:
@@ -115,6 +115,11 @@ def read_place(question: Mapping[str, Any], record: Mapping[str, Any]) -> ReadPl
     if label.bearer is not None:
         plate |= object_masks(record, len(text_scene.scene.objects))[label.bearer]
     return ReadPlace(np.any([_inked(word.box) for word in label.words], axis=0), plate)
+
+
+def _together(masks: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """[n, S, S] -> the mask [S, S] of some of the objects."""
+    return np.asarray(masks[list(numbers)].any(axis=0))
 
 
 def _label(question: Mapping[str, Any], labels: tuple[Label, ...]) -> Label | None:
