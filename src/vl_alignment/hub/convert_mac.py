@@ -1,6 +1,7 @@
 """The published PyTorch MAC's checkpoints, `checkpoint_*.model`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ def convert_mac(checkpoints: Sequence[PublishedCheckpoint], request: ConversionR
     """
     (checkpoint,) = checkpoints
     names = checkpoint.tensors
-    fields = {
+    fields: dict[str, Any] = {
         "cell": "pytorch",
         "vocab_size": tensor_size(checkpoint, "embed.weight", 0),
         "word_embedding_size": tensor_size(checkpoint, "embed.weight", 1),

@@ -98,13 +98,13 @@ def scan_fields(options: Mapping[str, Any]) -> dict[str, Any]:
         if option not in options:
             continue
         value = options[option]
-        if values is not None and value not in values:
+        if values is not None and value not in [*values]:  # a list may be asked for what is not hashable
             raise ConfigurationError(
                 f"the checkpoint's option {option} is {value!r}; only {[*values]} can be converted"
             )
         fields[name] = value if values is None else values[value]
     if "attention_method" in options:
-        fields |= scan_alignment_fields(options["attention_method"])
+        fields |= scan_alignment_fields(str(options["attention_method"]))
     return fields
 
 

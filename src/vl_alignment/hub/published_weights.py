@@ -1,5 +1,6 @@
 """What all conversions share: reading published checkpoints safely, and fitting their tensors to our models by name."""
 
+import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,8 @@ def read_published_checkpoint(path: str | Path) -> PublishedCheckpoint:
         content = load_tensors(path)
     except DataError as error:
         raise CheckpointError(str(error).removeprefix(f"{path}: "), path=path) from error
-    options = vars(content["opt"]) if isinstance(content, dict) and hasattr(content.get("opt"), "__dict__") else {}
+    stored = content.get("opt") if isinstance(content, dict) else None
+    options = dict(vars(stored)) if isinstance(stored, argparse.Namespace) else {}
     tensors = _tensors(content)
     if not tensors:
         raise CheckpointError("holds no tensors by name; give a file of a model's state_dict", path=path)
