@@ -72,20 +72,11 @@ class Model:
         return Path(self.name.removesuffix("/model")).name
 
 
-class Picture(gr.Image):
-    """A picture to upload, handed over as a path: nothing is decoded before its size is known."""
-
-    is_template = True  # shown as gradio's own
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Return the uploaded file's path."""
-        return None if payload is None else payload.path
-
-
 @lru_cache(LOADED_MODELS)
 def load(name: str, model_type: str) -> Any:
     """Load a model's pipeline, with the code that its repository brings."""
-    return pipeline(PIPELINE_OF[model_type], model=name, trust_remote_code=True)
+    task: Any = PIPELINE_OF[model_type]  # pipeline() is declared for the library's own names alone
+    return pipeline(task, model=name, trust_remote_code=True)
 
 
 def panel(model: Model, find: Callable[[Any], Shown]) -> str:
@@ -153,7 +144,11 @@ def ask_drawings(caption: str, number: float | None, seed: float | None) -> Call
 
 
 def _picture_input() -> Any:
-    return Picture(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=280)
+    picture = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Picture", height=280)
+    # The path as it is: gradio would decode the file, before its size is known. (A subclass would do, but gradio writes
+    # a .pyi file beside every module that has one.)
+    picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+    return picture
 
 
 def _matching_inputs() -> list[Any]:
@@ -242,9 +237,9 @@ PAGES = {
         "Ask what is written",
         "A question about the words in a picture, and from where each word of the answer was copied.",
         "Read",
-        _reading_inputs,
+        partial(_reading_inputs, None),
         ("image", "question", "words"),
-        ask_read_answers,
+        partial(ask_read_answers, None),
     ),
     "attngan": Page(
         "Draw",
