@@ -111,8 +111,8 @@ class DataFacts:
 
 
 _RENDERED = (
-    "It knows a rendered world of a few shapes, colours and sizes, and English sentences from templates; nothing of "
-    "what it learned was tried on photographs or on sentences that people write, and it is no use for either.",
+    "It knows a rendered world of a few shapes, colours and sizes, and English sentences from templates: photographs, "
+    "and sentences that people write, are nothing it was trained for.",
 )
 _PHOTOGRAPHS = ("two dogs run across the grass", "a man rides a bicycle down the street")
 _PEOPLE = (
