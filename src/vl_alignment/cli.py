@@ -146,9 +146,8 @@ def _study(parsed: argparse.Namespace) -> None:
             print(f"{'is done' if cell in finished else 'would train'}: {cell.title}")
         return
     summary = run_study(plan, parsed.plan)
-    for part in plan.parts:
-        if (plan.output / part.name / "report.html").exists():
-            print(f"report: {plan.output / part.name / 'report.html'}")
+    if (plan.output / "report.html").exists():
+        print(f"report: {plan.output / 'report.html'}")
     if summary.failed:
         failed = "; ".join(f"{title}: {error}" for title, error in summary.failed.items())
         raise ResultsError(f"{summary.done} of {len(plan.cells)} runs are done. Not done: {failed}", path=plan.output)

@@ -8,7 +8,7 @@ from vl_alignment.analysis.grounding_report import (
     performance_correlations,
     rank_correlation_over_runs,
 )
-from vl_alignment.analysis.report import render_report
+from vl_alignment.analysis.report import render_sections, report_content
 
 from .synthetic import make_result
 
@@ -78,6 +78,6 @@ def test_what_was_measured_otherwise_has_a_table_of_its_own():
 def test_the_report_shows_it_where_it_was_measured():
     results = [make_result(name, seed) for name in ("dot", "general_key") for seed in range(2)]
     measured = [make_grounding(result["alignment_function"], result["seed"], 0.5, 300) for result in results]
-    page = render_report(results, title="Runs", grounding=measured)
+    page = render_sections(report_content(results, grounding=measured))
     assert "Interpretability, measured" in page and "Another picture" in page
-    assert "Interpretability, measured" not in render_report(results, title="Runs")
+    assert "Interpretability, measured" not in render_sections(report_content(results))

@@ -72,7 +72,9 @@ def test_the_next_call_does_what_is_missing(finished):
     rows = [json.loads(line) for line in (folder / "out" / "small" / "results.jsonl").read_text().splitlines()]
     assert {row["run_id"] for row in rows} == {"scan-blocks-dot-seed0", "scan-blocks-general_key-released-seed0"}
     assert {row["command"] for row in rows} == {"vl-alignment study plan.yaml"}
+    page = (folder / "out" / "report.html").read_text()
     assert (folder / "out" / "small" / "report.html").exists()
+    assert 'id="small"' in page and 'id="small-results"' in page and "Released" not in page.split("<main>")[0]
 
 
 def test_results_of_a_half_written_line_are_kept_and_made_again(finished):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .function_classes import FunctionClass, function_classes
 from .grounding_report import load_groundings
 from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
-from .report import Picture, write_report
+from .report import Picture, render_sections, report_content, write_page
 from .resampling import load_outcomes
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
@@ -109,7 +110,9 @@ def make_controls(study: Study, output: str | Path, first: Mapping[str, Any]) ->
     write_json(Path(output) / "controls.json", _CONTROLS[study.task](study, Path(output), first))
 
 
-def write_comparison(output: str | Path, study: Study | None = None, *, pictures: int = 4) -> str:
+def write_comparison(
+    output: str | Path, study: Study | None = None, *, pictures: int = 4, section: str | None = None
+) -> str:
     """Write `table.md`, `published.md`, `differences.md`, `results.csv` and `report.html` from a folder's results.
 
     `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks.
@@ -120,6 +123,8 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
         output: Folder of the runs.
         study: For the attention pictures; without it there are none.
         pictures: Test images whose attention is drawn.
+        section: A name under which the report becomes part of a page about several data sets, for which `section.html`
+            and `section.json` are written too.
 
     Returns:
         The table in the layout of the paper's, as plain text.
@@ -142,10 +147,9 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
     classes = run_classes(output, results)
     _write_differences(output / "differences.md", results, outcomes, classes)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
-    write_report(
-        output,
+    title = f"Alignment functions on {results[0]['dataset']['name']}"
+    content = report_content(
         results,
-        title=f"Alignment functions on {results[0]['dataset']['name']}",
         controls=controls,
         pictures=drawn,
         grounding=load_groundings([output / result["run_id"] for result in results]),
@@ -155,6 +159,11 @@ def write_comparison(output: str | Path, study: Study | None = None, *, pictures
         outcomes=outcomes,
         classes=classes,
     )
+    write_page(output, title, content["subtitle"], render_sections(content))
+    if section is not None:
+        (output / "section.html").write_text(render_sections(content, prefix=f"{section}-", level=3), encoding="utf-8")
+        described = {"title": title, "subtitle": content["subtitle"]}
+        write_json(output / "section.json", {**described, "findings": [asdict(found) for found in content["findings"]]})
     return table.to_text()
 
 

@@ -28,7 +28,7 @@ from .statistics import Result, row_key, seeds_of
 from .tables import breakdown_table, dataset_title, published_comparison, results_table, runs_csv
 from .tasks import task_of
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_sections", "render_study", "report_content", "write_page", "write_report"]
 
 Picture = tuple[str, Mapping[str, bytes]]
 
@@ -75,21 +75,109 @@ def write_report(
     Raises:
         ResultsError: There are no results, they cannot be compared, or the file cannot be written.
     """
-    path = Path(output)
-    path = path if path.suffix.lower() in (".html", ".htm") else path / "report.html"
-    page = render_report(
+    content = report_content(
         results,
-        title=title,
         controls=controls,
         pictures=pictures,
         grounding=grounding,
-        curves=curves or {},
-        notes=[notes] if isinstance(notes, str) else notes,
-        methods=methods or {},
+        curves=curves,
+        notes=notes,
+        methods=methods,
         reference=reference,
         outcomes=outcomes,
         classes=classes,
     )
+    return write_page(output, title, content["subtitle"], render_sections(content))
+
+
+def report_content(
+    results: Sequence[Result],
+    *,
+    controls: Sequence[Mapping[str, Any]] = (),
+    pictures: Sequence[Picture] = (),
+    grounding: Sequence[Mapping[str, Any]] = (),
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    notes: Sequence[str] | str = (),
+    methods: Mapping[str, object] | None = None,
+    reference: str | None = None,
+    outcomes: Mapping[str, ItemOutcomes] | None = None,
+    classes: Sequence[FunctionClass] | None = None,
+) -> dict[str, Any]:
+    """Return what `render_sections` writes about one data set; arguments and errors as of `write_report`.
+
+    Returns:
+        `findings` and `subtitle` among other things.
+    """
+    task = task_of(results)
+    table = results_table(results, controls)
+    comparisons = paired_comparisons(results, reference, outcomes, classes=classes)
+    ranking = rank_functions(rank_blocks(results))
+    rows = [row.key for row in table.rows if not row.control]
+    switch = ordered({name for _, drawn in pictures for name in drawn})
+    return {
+        "task": task,
+        "subtitle": _subtitle(results),
+        "findings": findings(results, controls, reference=reference, comparisons=comparisons, classes=classes),
+        "reference": display_name(reference or default_reference(results)),
+        "table": table,
+        "breakdown": breakdown_table(results, controls),
+        "differences": difference_table(comparisons, task) if comparisons else None,
+        "ranks": None if ranking is None else rank_table(ranking, task),
+        "published": published_comparison(results),
+        "descriptions": {str(c["name"]): str(c["description"]) for c in controls if c.get("description")},
+        "interval_chart": Markup(interval_chart(results)),
+        "curve_charts": [Markup(svg) for svg in curve_charts(curves or {}, results).values()],
+        "pictures": [
+            (caption, {name: _data_uri("image/png", drawn[name]) for name in switch if name in drawn})
+            for caption, drawn in pictures
+        ],
+        "switch": switch,
+        "grounding": grounding_sections(grounding),
+        "series": {row: series_name(row, rows) for row in rows},
+        "notes": [notes] if isinstance(notes, str) else list(notes),
+        "methods": _methods(results, methods or {}),
+        "downloads": _downloads(results, table),
+    }
+
+
+def render_sections(content: Mapping[str, Any], *, prefix: str = "", level: int = 2) -> str:
+    """Render a `report_content` for a page.
+
+    Args:
+        content: About one data set.
+        prefix: Of the sections' anchors, where a page has several data sets.
+        level: Of their headings.
+    """
+    template = _environment().get_template("report_sections.html.jinja")
+    return template.render(content, prefix=prefix, level=level)
+
+
+def render_study(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Render the contents of a page about several data sets.
+
+    Args:
+        parts: `name`, `title`, `subtitle`, `findings` and rendered `sections` each.
+    """
+    return _environment().get_template("study_sections.html.jinja").render(parts=parts)
+
+
+def write_page(output: Path | str, title: str, subtitle: Sequence[str], sections: str) -> Path:
+    """Write a page that asks for nothing outside itself, and return its path.
+
+    Args:
+        output: The file, or a folder to put `report.html` into.
+        title: Its heading.
+        subtitle: Parts of the line below.
+        sections: HTML of `render_sections` or `render_study`.
+
+    Raises:
+        ResultsError: It cannot be written.
+    """
+    path = Path(output)
+    path = path if path.suffix.lower() in (".html", ".htm") else path / "report.html"
+    template = _environment().get_template("report.html.jinja")
+    switched = 'class="drawn"' in sections  # there are pictures to switch between
+    page = template.render(title=title, subtitle=subtitle, sections=Markup(sections), switched=switched)
     writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,58 +188,6 @@ def write_report(
             f"the report cannot be written ({error.strerror}); choose another folder", path=path
         ) from error
     return path
-
-
-def render_report(
-    results: Sequence[Result],
-    *,
-    title: str,
-    controls: Sequence[Mapping[str, Any]] = (),
-    pictures: Sequence[Picture] = (),
-    grounding: Sequence[Mapping[str, Any]] = (),
-    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-    notes: Sequence[str] = (),
-    methods: Mapping[str, object] | None = None,
-    reference: str | None = None,
-    outcomes: Mapping[str, ItemOutcomes] | None = None,
-    classes: Sequence[FunctionClass] | None = None,
-) -> str:
-    """Render the page of `write_report` as a string."""
-    task = task_of(results)
-    table = results_table(results, controls)
-    comparisons = paired_comparisons(results, reference, outcomes, classes=classes)
-    ranking = rank_functions(rank_blocks(results))
-    rows = [row.key for row in table.rows if not row.control]
-    switch = ordered({name for _, drawn in pictures for name in drawn})
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            task=task,
-            title=title,
-            subtitle=_subtitle(results),
-            findings=findings(results, controls, reference=reference, comparisons=comparisons, classes=classes),
-            reference=display_name(reference or default_reference(results)),
-            table=table,
-            breakdown=breakdown_table(results, controls),
-            differences=difference_table(comparisons, task) if comparisons else None,
-            ranks=None if ranking is None else rank_table(ranking, task),
-            published=published_comparison(results),
-            descriptions={str(c["name"]): str(c["description"]) for c in controls if c.get("description")},
-            interval_chart=Markup(interval_chart(results)),
-            curve_charts=[Markup(svg) for svg in curve_charts(curves or {}, results).values()],
-            pictures=[
-                (caption, {name: _data_uri("image/png", drawn[name]) for name in switch if name in drawn})
-                for caption, drawn in pictures
-            ],
-            switch=switch,
-            grounding=grounding_sections(grounding),
-            series={row: series_name(row, rows) for row in rows},
-            notes=list(notes),
-            methods=_methods(results, methods or {}),
-            downloads=_downloads(results, table),
-        )
-    )
 
 
 @cache

@@ -5,6 +5,7 @@
   {part}/part.json        what its runs were made of
   {part}/failures/        what went wrong, one file a run, until it goes well
   {part}/logs/            what the processes wrote
+  report.html             all parts on one page
 """
 
 import contextlib
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from markupsafe import Markup
 from tqdm import tqdm
 
 from ..models.errors import ConfigurationError
 from ..training.interruption import InterruptionGuard, TrainingInterrupted
 from ..training.runs import load_results, rebuild_results, recorded_command, write_json
+from .report import render_study, write_page
 from .study_cell import DONE, INTERRUPTED, failure_file
 from .study_plan import Cell, StudyPart, StudyPlan
 
@@ -102,7 +105,25 @@ def run_study(
                 [_Work(part, "controls", f"{part.name}: controls") for part in parts if part.controls]
             )
             scheduler.work_through([_Work(part, "report", f"{part.name}: report") for part in parts])
+        _write_report(plan)
     return StudySummary(len(finished_cells(plan)), scheduler.failed)
+
+
+def _write_report(plan: StudyPlan) -> None:
+    """Join the parts' reports to one page, whose summary states what intervals support."""
+    parts: list[dict[str, Any]] = []
+    for part in plan.parts:
+        folder = plan.output / part.name
+        if not (folder / "section.json").exists():
+            continue
+        described = json.loads((folder / "section.json").read_text(encoding="utf-8"))
+        told = [found for found in described["findings"] if found["kind"] in ("supported", "warning")]
+        sections = Markup((folder / "section.html").read_text(encoding="utf-8"))
+        parts.append({**described, "name": part.name, "findings": told, "sections": sections})
+    if parts:
+        runs = len(finished_cells(plan))
+        subtitle = [f"{len(parts)} data set{'s' * (len(parts) != 1)}", f"{runs} run{'s' * (runs != 1)}"]
+        write_page(plan.output, "A study of alignment functions", subtitle, render_study(parts))
 
 
 def finished_cells(plan: StudyPlan) -> set[Cell]:

@@ -73,7 +73,7 @@ def _controls(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None
 
 
 def _report(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
-    write_comparison(folder, part.prepare(folder), pictures=part.pictures)
+    write_comparison(folder, part.prepare(folder), pictures=part.pictures, section=part.name)
 
 
 _WORK: dict[str, Any] = {"run": _run, "controls": _controls, "report": _report}
