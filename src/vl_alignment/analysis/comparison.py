@@ -162,7 +162,8 @@ def write_comparison(
     write_page(output, title, content["subtitle"], render_sections(content))
     if section is not None:
         (output / "section.html").write_text(render_sections(content, prefix=f"{section}-", level=3), encoding="utf-8")
-        described = {"title": title, "subtitle": content["subtitle"]}
+        name = f"{task_of(results).title} on {results[0]['dataset']['name']}"
+        described = {"title": name, "subtitle": content["subtitle"]}
         write_json(output / "section.json", {**described, "findings": [asdict(found) for found in content["findings"]]})
     return table.to_text()
 
