@@ -34,11 +34,13 @@ class ImageTextMatchingPipeline(Pipeline):
     """
 
     task_name = "image-text-matching"
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any
+    processor: Any
+    _load_processor: Any = True
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +63,7 @@ class ImageTextMatchingPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def __call__(self, images: Any = None, texts: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, images: Any = None, texts: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Score texts against pictures.
 
         Args:
@@ -89,7 +91,9 @@ class ImageTextMatchingPipeline(Pipeline):
             raise ValueError("give images and texts, or dicts with both")
         return super().__call__(images, **kwargs)
 
-    def _sanitize_parameters(self, output_attentions: bool | None = None) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(  # type: ignore[override]
+        self, output_attentions: bool | None = None
+    ) -> tuple[dict, dict, dict]:
         return {}, {} if output_attentions is None else {"output_attentions": output_attentions}, {}
 
     def preprocess(self, inputs: Any) -> dict[str, Any]:  # type: ignore[override]

@@ -28,11 +28,13 @@ class AttnGanTextToImagePipeline(Pipeline):
     """
 
     task_name = "text-to-image-attngan"
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any
+    processor: Any
+    _load_processor: Any = True
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,7 +50,7 @@ class AttnGanTextToImagePipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def __call__(self, prompts: Any, **kwargs: Any) -> Any:
+    def __call__(self, prompts: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Draw pictures of captions.
 
         Args:

@@ -41,11 +41,13 @@ class VisualQuestionAnsweringPipeline(Pipeline):
         [{'answer': 'red', 'score': 0.97}]
     """
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any
+    processor: Any
+    _load_processor: Any = True
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -69,7 +71,7 @@ class VisualQuestionAnsweringPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, image: Any = None, question: Any = None, ocr_tokens: Any = None, ocr_boxes: Any = None, **kwargs: Any
     ) -> Any:
         """Answer questions.
@@ -105,7 +107,7 @@ class VisualQuestionAnsweringPipeline(Pipeline):
             return super().__call__(image, **kwargs)
         return super().__call__(_paired(image, question, ocr_tokens, ocr_boxes), **kwargs)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # type: ignore[override]
         self, top_k: int | None = None, output_attentions: bool | None = None, text_reader: Any = None
     ) -> tuple[dict, dict, dict]:
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
