@@ -89,6 +89,10 @@ def test_drawings_are_alike_to_themselves_alone(runs):
     probe = gathered.probes[0]
     scores = probe.score(np.stack([np.ones(len(probe.weights), dtype=bool), np.zeros(len(probe.weights), dtype=bool)]))
     assert scores[0] == pytest.approx(1, abs=1e-5) and scores[1] < 1
+    change = gathered.changes[0]
+    assert change.weights.shape == change.effects.shape == (len(probe.weights), 16 * 16)
+    effects = 1 - probe.score(~np.eye(len(probe.weights), dtype=bool))
+    assert change.effects.mean(axis=1) / 2 == pytest.approx(effects, abs=1e-5)
 
 
 def test_a_measurement_says_what_it_was(runs):

@@ -5,9 +5,11 @@ import pytest
 
 from vl_alignment.analysis.attention import AlignmentMap, MapSide
 from vl_alignment.analysis.grounding_scores import (
+    Change,
     Look,
     Probe,
     bootstrap_interval,
+    change_scores,
     entropy_scores,
     look_scores,
     probe_scores,
@@ -109,3 +111,14 @@ def test_items_of_one_picture_are_drawn_together():
     copied = bootstrap_interval(values.repeat(20), [str(n) for n in range(100) for _ in range(20)], 2000)
     assert apart == pytest.approx(copied)
     assert apart[1] - apart[0] == pytest.approx(2 * 1.96 * values.std() / 10, rel=0.1)
+
+
+def test_pictures_that_change_where_words_are_attended_to_correlate_wholly():
+    draw = np.random.default_rng(0)
+    places = draw.random((5, 16))
+    scores = change_scores([Change("a", places[:2], 3 * places[:2]), Change("b", places[2:], -places[2:])])
+    found = scores["place_correlation"].values
+    assert found["mean"] == pytest.approx([1, -1])
+    assert abs(found["shuffled"][0]) < 0.9
+    nothing = change_scores([Change("a", places[:2], np.zeros((2, 16)))])
+    assert np.isnan(nothing["place_correlation"].values["mean"]).all() and summarise_scores(nothing) == {}

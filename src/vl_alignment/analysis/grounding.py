@@ -22,7 +22,15 @@ from ..training.presets import get_preset
 from ..training.runs import RunDirectory, commit, read_result, versions, write_json
 from .grounding_models import gather_answers, gather_captions, gather_drawings, gather_readings
 from .grounding_report import GROUNDING_FILE, SCHEMA_VERSION, read_grounding
-from .grounding_scores import RESAMPLES, Gathered, entropy_scores, look_scores, probe_scores, summarise_scores
+from .grounding_scores import (
+    RESAMPLES,
+    Gathered,
+    change_scores,
+    entropy_scores,
+    look_scores,
+    probe_scores,
+    summarise_scores,
+)
 from .grounding_truth import coco_places
 
 __all__ = ["GroundingSettings", "evaluate_grounding", "ground_run", "run_folders"]
@@ -220,6 +228,7 @@ def _scored(gathered: Gathered, settings: GroundingSettings) -> dict[str, dict[s
     scores = {
         **look_scores(gathered.looks, threshold=settings.threshold, seed=settings.seed),
         **probe_scores(gathered.probes, seed=settings.seed),
+        **change_scores(gathered.changes, seed=settings.seed),
         **entropy_scores(gathered.maps),
     }
     return summarise_scores(scores, resamples=settings.resamples, seed=settings.seed)

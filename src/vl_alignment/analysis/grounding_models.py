@@ -22,7 +22,7 @@ from ..training.evaluation import LoadedSplit
 from ..training.retrieval_inputs import image_inputs
 from .attention import MapSide, attngan_alignment_maps, mac_alignment_maps, scan_alignment_map
 from .attention_pictures import answer_steps, model_reading_maps
-from .grounding_scores import Gathered, Look, Probe, spatial_attention
+from .grounding_scores import Change, Gathered, Look, Probe, spatial_attention
 from .grounding_truth import NamedPlace, caption_places, question_places, read_place
 
 __all__ = ["ITEMS_OF_A_PICTURE", "gather_answers", "gather_captions", "gather_drawings", "gather_readings"]
@@ -209,7 +209,8 @@ def gather_readings(loaded: LoadedSplit, occlusion: str) -> Gathered:
 def gather_drawings(loaded: LoadedSplit, occlusion: str, seed: int) -> Gathered:
     """Gather from AttnGAN, where no truth is known: how the drawn picture depends on the words that are attended to.
 
-    The places of a probe are words; its score is how alike the picture is to that of all words: one less half the mean
+    Where the picture changes without a word is compared with where the word is attended to, in the last stage. The
+    places of a probe are words; its score is how alike the picture is to that of all words: one less half the mean
     difference of its values, which lie in [-1, 1]. The sentence's own vector stays.
     """
     model, processor = loaded.model, loaded.processor
@@ -229,8 +230,12 @@ def gather_drawings(loaded: LoadedSplit, occlusion: str, seed: int) -> Gathered:
         maps = attngan_alignment_maps([stage[0] for stage in drawn.attentions], tokens)
         gathered.maps += [(image_id, alignment) for alignment in maps]
         weights = np.mean([alignment.weights.mean(axis=0) for alignment in maps], axis=0)
-        score = _likeness(model, (words, sentence, mask), noises, fill, drawn.images)
-        gathered.probes.append(Probe(image_id, weights, score))
+        redraw = _redrawn(model, (words, sentence, mask), noises, fill)
+        gathered.probes.append(Probe(image_id, weights, _likeness(redraw, drawn.images, model.device)))
+        shares, _ = spatial_attention(maps[-1])
+        grid = maps[-1].queries.grid
+        assert grid is not None
+        gathered.changes.append(Change(image_id, shares, _changed_places(redraw, drawn.images, len(shares), grid)))
     return gathered
 
 
@@ -281,18 +286,30 @@ def _answer_probability(
     return _in_batches(score, model.device)
 
 
-def _likeness(
-    model: Any, caption: tuple[Tensor, Tensor, Tensor], noises: list[Tensor], fill: Tensor, whole: Tensor
-) -> Callable[[np.ndarray], np.ndarray]:
+def _redrawn(
+    model: Any, caption: tuple[Tensor, Tensor, Tensor], noises: list[Tensor], fill: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Draw pictures [V, 3, S, S] of a caption with only the kept words, bool [V, L]."""
     words, sentence, mask = caption
 
-    def score(keep: Tensor) -> Tensor:
+    def redraw(keep: Tensor) -> Tensor:
         kept = torch.where(keep[..., None], words, fill)
-        same = [part.expand(len(keep), -1) for part in (sentence, mask, *noises)]
-        drawn = model.draw(kept, *same).images
-        return 1 - (drawn - whole).abs().flatten(1).mean(dim=1) / 2
+        return model.draw(kept, *(part.expand(len(keep), -1) for part in (sentence, mask, *noises))).images
 
-    return _in_batches(score, model.device)
+    return redraw
+
+
+def _likeness(
+    redraw: Callable[[Tensor], Tensor], whole: Tensor, device: torch.device
+) -> Callable[[np.ndarray], np.ndarray]:
+    return _in_batches(lambda keep: 1 - (redraw(keep) - whole).abs().flatten(1).mean(dim=1) / 2, device)
+
+
+def _changed_places(redraw: Callable[[Tensor], Tensor], whole: Tensor, words: int, grid: tuple[int, int]) -> np.ndarray:
+    """By how much each place of a grid changes without each word [L, P]."""
+    without = redraw(~torch.eye(words, dtype=torch.bool, device=whole.device))
+    change = (without - whole).abs().mean(dim=1, keepdim=True)  # [L, 1, S, S]
+    return F.adaptive_avg_pool2d(change, grid).flatten(1).cpu().numpy()
 
 
 def _in_batches(score: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[np.ndarray], np.ndarray]:

@@ -74,6 +74,7 @@ _SHOWN = {
     "deletion_auc": _Shown("Deletion", "Attention and the score", 1.0, 3),
     "insertion_auc": _Shown("Insertion", "Attention and the score", 1.0, 3),
     "faithfulness": _Shown("Insertion less deletion", "Attention and the score", 1.0, 3),
+    "place_correlation": _Shown("Where the picture changes", "Attention and the score", 1.0, 3),
     "entropy": _Shown("Entropy", "", 1.0, 3),
 }
 

@@ -32,11 +32,13 @@ from .grounding_truth import MASK_SIDE
 
 __all__ = [
     "CONTROLS",
+    "Change",
     "Gathered",
     "ItemScores",
     "Look",
     "Probe",
     "bootstrap_interval",
+    "change_scores",
     "entropy_scores",
     "look_scores",
     "probe_scores",
@@ -85,12 +87,28 @@ class Probe:
     score: Callable[[np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Change:
+    """Where the words of a caption are attended to, and where the drawn picture changes without them.
+
+    Attributes:
+        image_id: Of the caption's picture.
+        weights: [L, P], a row a word.
+        effects: [L, P], the mean change of each place when the word is occluded.
+    """
+
+    image_id: str
+    weights: np.ndarray
+    effects: np.ndarray
+
+
 @dataclass
 class Gathered:
-    """What is gathered from one model on one data set: looks, probes, and the attention maps for their entropy."""
+    """What is gathered from one model on one data set; the attention maps are there for their entropy."""
 
     looks: list[Look] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     maps: list[tuple[str, AlignmentMap]] = field(default_factory=list)
 
 
@@ -203,6 +221,25 @@ def probe_scores(probes: Sequence[Probe], *, seed: int = 0) -> dict[str, ItemSco
         scores["insertion_auc"].add(probe.image_id, **{name: area[1] for name, area in areas.items()})
         scores["faithfulness"].add(probe.image_id, **{name: area[1] - area[0] for name, area in areas.items()})
     return scores
+
+
+def change_scores(changes: Sequence[Change], *, seed: int = 0) -> dict[str, ItemScores]:
+    """Say whether pictures change where a word was attended to: {"place_correlation"}, the mean over a caption's words.
+
+    Args:
+        changes: Of one model.
+        seed: Of the drawing of other pictures' attention.
+    """
+    scores = ItemScores()
+    others = _others([(change.image_id, str(change.weights.shape[1])) for change in changes], seed)
+    for change, other in zip(changes, others, strict=True):
+        attentions = {OWN: change.weights}
+        if other is not None:
+            attentions["shuffled"] = np.resize(changes[other].weights, change.weights.shape)  # whole rows, in turn
+        found = {name: rank_correlation(weights, change.effects) for name, weights in attentions.items()}
+        known = {name: values[np.isfinite(values)] for name, values in found.items()}
+        scores.add(change.image_id, **{name: values.mean() for name, values in known.items() if len(values)})
+    return {"place_correlation": scores}
 
 
 def entropy_scores(maps: Sequence[tuple[str, AlignmentMap]]) -> dict[str, ItemScores]:
