@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub.utils import yaml_dump
 
-from ..analysis.layout import PAPER_NAMES, display_name
+from ..analysis.layout import display_name
 from ..analysis.statistics import Result
 from ..analysis.tables import dataset_title
 from ..analysis.tasks import Task, task_of
@@ -51,7 +51,7 @@ def described(result: Result, command: RecordedCommand, repo_id: str | None) -> 
         "dataset_title": title,
         "data_what": data.what if data else "a data set of the user's own",
         "function": function,
-        "paper_name": PAPER_NAMES.get(function, function).replace("*", r"\*"),
+        "paper_name": display_name(function).replace("*", r"\*"),
         "pipeline": of_model.pipeline,
         "repo_id": repo_id,
         "place": repo_id or local,

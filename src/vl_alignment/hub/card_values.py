@@ -139,7 +139,7 @@ class RecordedCommand:
             return None
         words = ["vl-alignment", "extract-features", "--preset", self.preset]
         words += ["--data-dir", *self.options["--data-dir"]] if "--data-dir" in self.options else []
-        return _line([*words, "--extractor", extractor, "--output", *self.options["--regions"]])
+        return _line([*words, "--extractor", str(extractor), "--output", *self.options["--regions"]])
 
 
 def _line(words: Sequence[str]) -> str:
