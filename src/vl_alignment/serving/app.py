@@ -114,7 +114,7 @@ def _equation(model: Any) -> str:
 
 def _heading(model: Model, equation: str | None = None, seconds: float | None = None) -> str:
     formula = f"<code>f(Q, K) = {html.escape(equation)}</code>" if equation else ""
-    time_taken = f" · {seconds:.2f} s" if seconds is not None else ""
+    time_taken = f" · {seconds:.2f}&nbsp;s" if seconds is not None else ""
     function = html.escape(model.alignment_function.replace("_", " "))
     return f"<h3>{function}</h3><p class='about'>{formula} {html.escape(model.short_name)}{time_taken}</p>"
 
