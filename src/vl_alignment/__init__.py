@@ -38,6 +38,8 @@ _LAZY = {
     "compare": ".analysis.comparison",
     "AlignmentMap": ".analysis",
     "write_report": ".analysis",
+    "push_run": ".hub.push",
+    "push_study": ".hub.push",
 }
 
 __all__ = ["__version__", *models.__all__, *_LAZY]
