@@ -27,7 +27,7 @@ LOWER_LAYERS = {
     "data": {"models"},
     "metrics": {"models", "data"},
     "training": {"models", "data", "metrics"},
-    "analysis": {"models", "data", "metrics", "training"},
+    "analysis": {"models", "pipelines", "data", "metrics", "training"},
     "serving": {"models", "data"},
     "hub": {"models", "pipelines", "data", "metrics", "training", "analysis", "serving"},
     "cli_parser": {"training"},

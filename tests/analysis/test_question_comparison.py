@@ -7,6 +7,7 @@ import pytest
 
 from vl_alignment.analysis.comparison import compare, planned_runs, run_classes, write_comparison
 from vl_alignment.analysis.controls import perfect_answers, shuffled_answers
+from vl_alignment.hub.card_examples import read_examples
 from vl_alignment.training.preparation import prepare_study
 
 SIZES = {"train": 24, "validation": 8, "test": 8}
@@ -40,6 +41,15 @@ def test_study_has_every_size_that_was_asked_for(compared):
     }
     assert study.store.regions == 144 and study.store.dtype == np.float16
     assert "144 cells" in study.notes[0]
+
+
+def test_examples_for_the_card_stand_beside_each_run(compared):
+    _, output, results, _ = compared
+    for result in results:
+        folder = output / result["run_id"]
+        examples = read_examples(folder)
+        assert len(examples) == 2 and (folder / "attention.png").exists()
+        assert all(example.image and len(example.texts) == 1 and example.output[0][0] for example in examples)
 
 
 def test_controls_stand_beside_the_results(compared):

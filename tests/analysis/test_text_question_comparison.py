@@ -7,6 +7,7 @@ import pytest
 
 from vl_alignment.analysis.comparison import compare, planned_runs, write_comparison
 from vl_alignment.analysis.controls import shuffled_answers
+from vl_alignment.hub.card_examples import read_examples
 from vl_alignment.metrics.text_question_answering import answer_words, unseen_answers
 from vl_alignment.training.preparation import prepare_study
 
@@ -39,6 +40,15 @@ def test_the_words_of_the_test_pictures_are_unseen(compared):
     unseen = unseen_answers(list(test["answers"]), answer_words(train["answers"]))
     reads = np.array([family.startswith("read_") for family in test["question_type"]])
     assert unseen[reads].mean() > 0.9 and unseen[~reads].mean() < 0.1
+
+
+def test_examples_for_the_card_stand_beside_each_run(compared):
+    _, output, results, _ = compared
+    for result in results:
+        folder = output / result["run_id"]
+        examples = read_examples(folder)
+        assert len(examples) == 2 and (folder / "attention.png").exists()
+        assert all(example.image and len(example.texts) == 1 and example.output for example in examples)
 
 
 def test_controls_stand_beside_the_results(compared):

@@ -9,6 +9,7 @@ from tests.training.pictures import drawing_study
 from vl_alignment.analysis.comparison import compare, planned_runs, write_comparison
 from vl_alignment.analysis.findings import findings
 from vl_alignment.analysis.tables import results_table
+from vl_alignment.hub.card_examples import read_examples
 
 from .synthetic import make_drawing_result
 
@@ -26,6 +27,15 @@ def compared(tmp_path_factory):
 def test_default_functions_are_those_of_the_paper_s_table():
     names = [name for _, name in planned_runs(None, [0], "text-to-image")]
     assert len(names) == 7 and "cosine" not in names
+
+
+def test_examples_for_the_card_stand_beside_each_run(compared):
+    _, output, results, _ = compared
+    for result in results:
+        folder = output / result["run_id"]
+        examples = read_examples(folder)
+        assert len(examples) == 2 and (folder / "attention.png").exists()
+        assert [example.output for example in examples] == ["drawn-1.png", "drawn-2.png"]
 
 
 def test_controls_stand_beside_the_results(compared):

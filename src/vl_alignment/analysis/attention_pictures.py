@@ -22,6 +22,8 @@ from ..models.modeling_mac import MacForQuestionAnswering
 from ..models.modeling_scan import ScanForImageTextRetrieval
 from ..models.processing_attngan import AttnGanProcessor, pictures_of
 from ..models.processing_m4c import M4CProcessor
+from ..models.processing_mac import MacProcessor
+from ..models.processing_scan import ScanProcessor
 from ..training.runs import RunDirectory
 from ..training.sample_grids import sample_grid
 from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
@@ -42,6 +44,7 @@ from .report import Picture
 from .statistics import row_key
 
 __all__ = [
+    "TEST_ITEMS",
     "answer_steps",
     "attention_pictures",
     "model_reading_maps",
@@ -68,7 +71,7 @@ def attention_pictures(study: Study, output: Path, results: Sequence[dict[str, A
     """
     if study.store is None and not study.draws:
         return []
-    items = _ITEMS[study.task](study, count)
+    items = TEST_ITEMS[study.task](study, count)
     drawn: list[tuple[str, dict[str, bytes]]] = [(text, {}) for text in items.texts]
     first_seed = min(result["seed"] for result in results)
     for result in results:
@@ -269,7 +272,8 @@ class Items(Protocol):
 
     texts: list[str]
     model_class: Any
-    processor_class: Any
+    processor_class: Any  # what `draw` takes
+    pipeline_processor: Any
 
     def draw(self, model: Any, processor: Any, number: int) -> bytes:
         """Return a PNG of the model's attention for an item."""
@@ -279,7 +283,7 @@ class Items(Protocol):
 class _Captions:
     """The first test pictures with their first captions."""
 
-    model_class, processor_class = ScanForImageTextRetrieval, AutoTokenizer
+    model_class, processor_class, pipeline_processor = ScanForImageTextRetrieval, AutoTokenizer, ScanProcessor
 
     def __init__(self, study: RetrievalStudy, count: int) -> None:
         self.study = study
@@ -305,6 +309,7 @@ class _Questions:
 
     model_class: Any = MacForQuestionAnswering
     processor_class: Any = AutoTokenizer
+    pipeline_processor: Any = MacProcessor
 
     def __init__(self, study: QuestionStudy, count: int) -> None:
         self.study = study
@@ -336,7 +341,7 @@ class _Questions:
 class _ReadQuestions(_Questions):
     """The same of questions that are answered by reading."""
 
-    model_class, processor_class = M4CForQuestionAnswering, M4CProcessor
+    model_class, processor_class, pipeline_processor = M4CForQuestionAnswering, M4CProcessor, M4CProcessor
 
     def draw(self, model: Any, processor: Any, number: int) -> bytes:
         question, record = self.questions[number], self.records[number]
@@ -355,7 +360,8 @@ class _ReadQuestions(_Questions):
 class _Drawings:
     """Pictures drawn of the first test captions, all from the same noise, and what their places attended to."""
 
-    model_class, processor_class = AttnGanForTextToImageGeneration, AttnGanProcessor
+    model_class = AttnGanForTextToImageGeneration
+    processor_class = pipeline_processor = AttnGanProcessor
 
     def __init__(self, study: TextToImageStudy, count: int) -> None:
         self.texts = [captions[0] for captions in study.data["test"][:count]["captions"]]
@@ -364,7 +370,8 @@ class _Drawings:
         return model_stages_png(model, processor, self.texts[number])
 
 
-_ITEMS: dict[str, Any] = {
+# By the name of the task: the test items whose attention is drawn.
+TEST_ITEMS: dict[str, Any] = {
     RetrievalStudy.task: _Captions,
     QuestionStudy.task: _Questions,
     TextQuestionStudy.task: _ReadQuestions,

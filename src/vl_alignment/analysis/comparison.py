@@ -22,6 +22,7 @@ from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
 from .report import Picture, render_sections, report_content, write_page
 from .resampling import load_outcomes
+from .run_examples import write_run_examples
 from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
 from .tasks import task_of
 
@@ -118,6 +119,7 @@ def write_comparison(
     `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks.
 
     Of models that draw pictures, `samples/{function}.png` is a grid of them, the same captions and noise for each.
+    Beside each run of the built-in world stand examples for its card; see `write_run_examples`.
 
     Args:
         output: Folder of the runs.
@@ -147,6 +149,8 @@ def write_comparison(
     classes = run_classes(output, results)
     _write_differences(output / "differences.md", results, outcomes, classes)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
+    if study is not None and pictures:
+        write_run_examples(study, output, results)
     title = f"Alignment functions on {results[0]['dataset']['name']}"
     content = report_content(
         results,

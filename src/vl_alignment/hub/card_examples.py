@@ -1,25 +1,14 @@
-"""The examples of a card: real inputs with what the model gave for them, kept in `examples.json` beside a run.
-
-`examples.json` is a list; pictures lie in the same folder, and are named by their files there:
-
-    {"title": "Two cubes", "image": "scene.png", "texts": ["a red cube", ...],               (SCAN)
-     "output": [{"label": "a red cube", "score": 0.61}, ...]}
-    {"title": "Counting", "image": "scene.png", "text": "How many cubes are there?",         (MAC, M4C)
-     "output": [{"label": "2", "score": 0.93}, ...]}
-    {"title": "A ball", "text": "a large red ball", "output": "ball.png"}                      (AttnGAN)
-"""
+"""The examples of a card: real inputs with what the model gave for them, of `analysis/run_examples.py`."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..analysis.run_examples import ATTENTION_FILE, EXAMPLES_FILE
 from ..models.errors import ResultsError
 
 __all__ = ["ATTENTION_FILE", "EXAMPLES_FILE", "Example", "example_files", "read_examples"]
-
-EXAMPLES_FILE = "examples.json"
-ATTENTION_FILE = "attention.png"
 
 
 @dataclass(frozen=True)
