@@ -7,6 +7,7 @@ from vl_alignment.analysis.grounding_report import (
     grounding_sections,
     performance_correlations,
     rank_correlation_over_runs,
+    rank_correlation_within,
 )
 from vl_alignment.analysis.report import render_sections, report_content
 
@@ -55,6 +56,20 @@ def test_within_functions_what_tells_functions_apart_is_gone():
     (found,) = performance_correlations(groundings, resamples=500)
     assert found.runs == 9 and found.overall.value > 0.7
     assert found.within.value == pytest.approx(-1)
+
+
+def test_correlation_within_functions_finds_nothing_where_there_is_nothing():
+    # Two runs a function: their centred values are one number and its negative, which are not two runs' worth.
+    draw = np.random.default_rng(0)
+    functions = [f"f{place}" for place in range(8) for _ in range(2)]
+    means = 10 * np.repeat(np.arange(8), 2)
+    found = [
+        rank_correlation_within(*(draw.normal(size=(2, 16)) + means), functions, resamples=200) for _ in range(200)
+    ]
+    assert 0.01 <= np.mean([item.p_value <= 0.05 for item in found]) <= 0.1
+    assert 0.01 <= np.mean([item.low > 0 or item.high < 0 for item in found]) <= 0.1
+    assert rank_correlation_within(np.arange(4), np.arange(4), ["a", "a", "b", "b"]) is None
+    assert rank_correlation_within(np.arange(9), np.arange(9), list("abcdefghi")) is None
 
 
 def test_table_has_functions_and_controls():

@@ -34,6 +34,7 @@ __all__ = [
     "load_groundings",
     "performance_correlations",
     "rank_correlation_over_runs",
+    "rank_correlation_within",
     "read_grounding",
 ]
 
@@ -41,7 +42,9 @@ Grounding = Mapping[str, Any]
 
 GROUNDING_FILE = "grounding.json"
 SCHEMA_VERSION = 1
-CENTRED_DIGITS = 9  # what is equal stays equal once a mean was taken away
+CENTRED_DIGITS = 9
+FIELLER = 1.06  # of the variance of Fisher's z of rank correlations
+LARGEST = 1 - 1e-9
 FEWEST_RUNS = 5
 """Ranks of fewer runs can hardly be told from chance: of four, even perfect agreement has p = 0.08."""
 
@@ -81,11 +84,11 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's correlation over runs, its bootstrap interval, and the permutation test's p of none.
+    """Spearman's correlation over runs, its interval, and the permutation test's p of none.
 
     Attributes:
         value: In [-1, 1].
-        low, high: Percentiles over runs drawn anew.
+        low, high: Its 95 % interval.
         p_value: Two-sided.
         runs: How many there are.
     """
@@ -110,7 +113,8 @@ class Correlation:
         metric: Of the attention.
         runs: That have both.
         overall: Over all runs; None for fewer than `FEWEST_RUNS`, or where one side is the same everywhere.
-        within: After each function's mean is taken away, over functions with at least two seeds; None likewise.
+        within: After each function's mean is taken away, over functions with at least two seeds; None where
+            too few runs are left for that.
     """
 
     metric: str
@@ -209,14 +213,9 @@ def performance_correlations(
     for name in _metric_names(groundings):
         runs = [run for run in groundings if name in run["metrics"] and metric in run.get("performance", {})]
         measured = np.array([[run["metrics"][name]["mean"], run["performance"][metric]] for run in runs]).reshape(-1, 2)
-        keys = np.array([row_key(run) for run in runs])
-        repeated = np.array([(keys == key).sum() > 1 for key in keys], dtype=bool)
-        means = np.array([measured[keys == key].mean(axis=0) for key in keys]).reshape(-1, 2)
-        centred = np.round(measured - means, CENTRED_DIGITS)
-        overall, within = (
-            rank_correlation_over_runs(*pairs.T, resamples=resamples, seed=seed)
-            for pairs in (measured, centred[repeated])
-        )
+        keys = [row_key(run) for run in runs]
+        overall = rank_correlation_over_runs(*measured.T, resamples=resamples, seed=seed)
+        within = rank_correlation_within(*measured.T, keys, resamples=resamples, seed=seed)
         found.append(Correlation(name, len(runs), overall, within))
     return found
 
@@ -239,6 +238,41 @@ def rank_correlation_over_runs(
     # The observed order is one of those that could have been.
     p_value = (np.count_nonzero(np.abs(permuted) >= abs(value) - 1e-12) + 1) / (resamples + 1)
     return RankCorrelation(value, float(low), float(high), float(p_value), count)
+
+
+def rank_correlation_within(
+    one: np.ndarray, other: np.ndarray, functions: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+) -> RankCorrelation | None:
+    """Correlate two numbers of each run [N] once each function's means are taken away.
+
+    Functions with one run say nothing of it. Only runs of one function are exchanged for the p value; the interval is
+    Fisher's, with as many runs fewer as functions have means. None where there are too few runs for that.
+    """
+    _, place, counts = np.unique(np.asarray(functions), return_inverse=True, return_counts=True)
+    kept = np.argsort(place, kind="stable")
+    kept = kept[counts[place[kept]] > 1]
+    groups = place[kept]
+    free = len(groups) - len(set(groups.tolist())) - 2
+    if free < 1:
+        return None
+    first, second = (_centred(np.asarray(side, dtype=np.float64)[kept], groups) for side in (one, other))
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    value = float(_spearman(first[None], second[None])[0])
+    # Rows are sorted by function, so that adding less than one to its number exchanges its own runs alone.
+    draws = np.random.default_rng(seed).random((resamples, len(groups)))
+    exchanged = _spearman(np.broadcast_to(first, draws.shape), second[np.argsort(groups + draws, axis=1)])
+    p_value = (np.count_nonzero(np.abs(exchanged) >= abs(value) - 1e-12) + 1) / (resamples + 1)
+    middle, half = np.arctanh(np.clip(value, -LARGEST, LARGEST)), 1.96 * np.sqrt(FIELLER / free)
+    low, high = np.tanh([middle - half, middle + half])
+    return RankCorrelation(value, float(low), float(high), float(p_value), len(groups))
+
+
+def _centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Take each group's mean away; what is equal stays equal."""
+    counts = np.bincount(groups)
+    means = np.bincount(groups, weights=values) / np.maximum(counts, 1)
+    return np.round(values - means[groups], CENTRED_DIGITS)
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -296,7 +330,8 @@ def _notes(groundings: Sequence[Grounding], settings: Mapping[str, Any]) -> tupl
         "the unit of the model's score, lower is better for deletion, higher for insertion.",
         "Intervals of correlations draw the runs anew (bootstrap), p values permute them; they are not corrected for "
         "the number of measures. Runs of one function are alike: the overall correlation tells functions apart too. "
-        "Within functions, each function's mean is taken away.",
+        "Within functions, each function's mean is taken away, only its own runs are exchanged, and the interval is "
+        "Fisher's.",
     ]
     if len(groundings) < FEWEST_RUNS:
         notes.append(
