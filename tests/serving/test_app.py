@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +231,11 @@ def test_requests_wait_for_one_another_and_not_too_many(page, served_app):
     assert len(computing) == 5
     assert {(own.concurrency_id, own.concurrency_limit, own.queue) for own in computing} == {("model", 1, True)}
     assert served_app._queue.max_size == limits.WAITING
+
+
+def test_gradio_writes_nothing_beside_the_page():
+    # It does where a module has a component of its own.
+    assert not list(Path(app_module.__file__).parent.glob("*.pyi"))
 
 
 def test_faults_are_messages_and_the_log_has_the_rest(tiny_models, caplog):
