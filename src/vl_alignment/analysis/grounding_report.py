@@ -214,8 +214,9 @@ def performance_correlations(
         runs = [run for run in groundings if name in run["metrics"] and metric in run.get("performance", {})]
         measured = np.array([[run["metrics"][name]["mean"], run["performance"][metric]] for run in runs]).reshape(-1, 2)
         keys = [row_key(run) for run in runs]
-        overall = rank_correlation_over_runs(*measured.T, resamples=resamples, seed=seed)
-        within = rank_correlation_within(*measured.T, keys, resamples=resamples, seed=seed)
+        attention, performance = measured.T
+        overall = rank_correlation_over_runs(attention, performance, resamples=resamples, seed=seed)
+        within = rank_correlation_within(attention, performance, keys, resamples=resamples, seed=seed)
         found.append(Correlation(name, len(runs), overall, within))
     return found
 
