@@ -30,9 +30,13 @@ LOWER_LAYERS = {
     "analysis": {"models", "pipelines", "data", "metrics", "training"},
     "serving": {"models", "data"},
     "hub": {"models", "pipelines", "data", "metrics", "training", "analysis", "serving"},
-    "cli_parser": {"training"},
+    "cli_analysis": {"models", "data", "metrics", "training", "analysis"},
     "cli_hub": {"models", "data", "metrics", "training", "analysis", "serving", "hub"},
-    "cli": {"models", "data", "metrics", "training", "analysis", "serving", "hub", "cli_parser", "cli_hub"},
+    "cli_parser": {"training", "cli_analysis", "cli_hub"},
+    "cli": {
+        *("models", "data", "metrics", "training", "analysis", "serving", "hub"),
+        *("cli_parser", "cli_analysis", "cli_hub"),
+    },
     # The package's __init__ offers the public names of every layer.
     "__init__": {"models", "pipelines", "data", "metrics", "training", "analysis"},
 }

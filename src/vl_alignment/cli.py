@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_grounding, cli_hub
+from .cli_analysis import ANALYSIS_COMMANDS
+from .cli_hub import HUB_COMMANDS
 from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
 
 __all__ = ["main"]
@@ -124,33 +125,6 @@ def _compare(parsed: argparse.Namespace) -> None:
     compare(study, parsed.output, runs, controls=not parsed.no_controls, released_layout=parsed.released_layout)
     print(write_comparison(parsed.output, study, pictures=parsed.pictures))
     print(f"report: {parsed.output / 'report.html'}")
-
-
-def _study(parsed: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from .analysis.study import finished_cells, run_study
-    from .analysis.study_plan import read_plan
-    from .models.errors import ResultsError
-
-    plan = read_plan(parsed.plan, output=parsed.output)
-    if parsed.processes is not None:
-        plan = replace(plan, processes=parsed.processes)
-    if parsed.dry_run:
-        finished = finished_cells(plan)
-        for part in plan.parts:
-            study = part.load()
-            sizes = ", ".join(f"{size} {name}" for name, size in study.sizes.items())
-            print(f"{part.name}: {part.preset}, {study.task}; {sizes} pictures")
-        for cell in plan.cells:
-            print(f"{'is done' if cell in finished else 'would train'}: {cell.title}")
-        return
-    summary = run_study(plan, parsed.plan)
-    if (plan.output / "report.html").exists():
-        print(f"report: {plan.output / 'report.html'}")
-    if summary.failed:
-        failed = "; ".join(f"{title}: {error}" for title, error in summary.failed.items())
-        raise ResultsError(f"{summary.done} of {len(plan.cells)} runs are done. Not done: {failed}", path=plan.output)
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -349,27 +323,6 @@ def _extract_features(parsed: argparse.Namespace) -> None:
     print(f"{len(store)} pictures, {store.regions} regions of {store.feature_size} each: {parsed.output}")
 
 
-def _cards(parsed: argparse.Namespace) -> None:
-    from .hub.model_card import write_model_cards
-
-    folders = parsed.results or sorted(path.parent for path in Path("benchmarks/results").glob("*/results.jsonl"))
-    written = write_model_cards(folders, parsed.output)
-    print(f"{len(written) - 1} cards: {written[-1]}")
-
-
-def _equivalences(parsed: argparse.Namespace) -> None:
-    from .analysis.equivalences import equivalences_page
-
-    page = equivalences_page(parsed.models, parsed.output)
-    print(page if parsed.output is None else f"equivalences: {parsed.output}")
-
-
-def _variants(_parsed: argparse.Namespace) -> None:
-    from .hub.variants import variants_text
-
-    print(variants_text(), end="")
-
-
 def _env(parsed: argparse.Namespace) -> None:
     from .training.preparation import cache_folder
     from .training.runs import commit, describe_machine, versions
@@ -397,21 +350,14 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": _compare,
-    "study": _study,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "extract-features": _extract_features,
     "build-vocabulary": _build_vocabulary,
-    "cards": _cards,
-    "equivalences": _equivalences,
-    "grounding": cli_grounding.grounding,
-    "variants": _variants,
     "env": _env,
-    "convert": cli_hub.convert,
-    "demo": cli_hub.demo,
-    "push": cli_hub.push,
-    "push-study": cli_hub.push_study,
+    **ANALYSIS_COMMANDS,
+    **HUB_COMMANDS,
 }
 
 

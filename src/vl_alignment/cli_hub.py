@@ -1,13 +1,132 @@
-"""The commands about the Hub; they parse, call one function, and print."""
+"""The commands about the Hub: their options, and what they call and print."""
 
 import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["convert", "demo", "push", "push_study"]
+__all__ = ["HUB_COMMANDS", "add_hub_commands"]
+
+# Makes a command of this name and summary, and returns its parser.
+AddCommand: TypeAlias = Callable[[str, str], Any]
 
 
-def convert(parsed: argparse.Namespace) -> None:
+def add_hub_commands(add: AddCommand) -> None:
+    """Add all of them."""
+    _add_cards(add)
+    add("variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
+    _add_push(add)
+    _add_demo(add)
+    _add_convert(add)
+
+
+def _add_push(add: AddCommand) -> None:
+    parser = add(
+        "push",
+        "Push a finished run to the Hub: weights, code, results and card. The token is that of `hf auth login`, or "
+        "HF_TOKEN. What is there with the same content is not sent again.",
+    )
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--repo-id", required=True, metavar="NAMESPACE/NAME", help="repository; made if it is missing")
+    parser.add_argument("--with-space", action="store_true", help="push a Space that tries it, NAMESPACE/NAME-demo")
+    _add_where(parser)
+    parser = add(
+        "push-study",
+        "Push every finished run of an output folder, one repository a variant; further seeds are branches. Run it "
+        "again to go on.",
+    )
+    parser.add_argument("output", type=Path, help="folder of the runs, as `compare` writes it")
+    parser.add_argument("--namespace", required=True, help="your user or organization on the Hub")
+    parser.add_argument("--space", metavar="NAME", help="push a Space of this name that tries all the variants")
+    parser.add_argument("--collection", metavar="TITLE", help="list the repositories in a collection of this title")
+    _add_where(parser)
+
+
+def _add_where(parser: Any) -> None:
+    parser.add_argument(
+        "--private", action="store_true", help="only its owners may see it; a Space then needs HF_TOKEN as a secret"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print files and sizes; send nothing")
+
+
+def _add_demo(add: AddCommand) -> None:
+    parser = add("demo", "Show a page in the browser on which models are tried, two side by side.")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="repository, whose code is run, or folder of a model or run"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to answer at (%(default)s: this machine alone)")
+    parser.add_argument("--port", type=int, help="(the first free one from 7860 on)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
+def _add_cards(add: AddCommand) -> None:
+    parser = add("cards", "Write a model card for every variant in folders of results, and an index.")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="*",
+        metavar="RESULTS",
+        help="folders of comparisons (every folder of benchmarks/results that holds results.jsonl)",
+    )
+    parser.add_argument("--output", type=Path, default=Path("model_cards"), help="folder of the cards (%(default)s)")
+
+
+def _add_convert(add: AddCommand) -> None:
+    parser = add(
+        "convert",
+        "Write a published checkpoint as a folder for from_pretrained: SCAN, the PyTorch MAC, M4C (the study's or "
+        "MMF's), AttnGAN, DAMSM. Nothing in the file runs.",
+    )
+    parser.add_argument(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="one, or those that belong together: netG*.pth text_encoder*.pth [netD*.pth ...], or image_encoder*.pth "
+        "text_encoder*.pth",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the model")
+    parser.add_argument(
+        "--alignment-function", metavar="NAME", help="which it was trained with (what a SCAN file itself says)"
+    )
+    parser.add_argument("--alignment-activation", metavar="NAME", help="of an activated function (relu)")
+    parser.add_argument(
+        "--released-layout", action="store_true", help="compute as the authors' code, where these weights are from it"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="SCAN's JSON, MAC's dic.pkl, AttnGAN's captions.pickle, or M4C's answers, one a line",
+    )
+    parser.add_argument("--tokenizer", metavar="MODEL", help="of M4C's questions: BERT's folder or Hub id")
+    parser.add_argument(
+        "--config",
+        type=config_field,
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields that weights do not show, as JSON: grid_size=14, num_attention_heads=12",
+    )
+
+
+def config_field(text: str) -> tuple[str, Any]:
+    """Read FIELD=VALUE, the value as JSON or else as it stands.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE, for instance grid_size=14")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _convert(parsed: argparse.Namespace) -> None:
     """Convert published checkpoints."""
     from .hub.convert import convert_checkpoint
 
@@ -30,7 +149,7 @@ def convert(parsed: argparse.Namespace) -> None:
         print("No processor: give --vocabulary (of M4C also --tokenizer) to have texts read.")
 
 
-def demo(parsed: argparse.Namespace) -> None:
+def _demo(parsed: argparse.Namespace) -> None:
     """Serve the page on which models are tried."""
     from .serving.demo import serve_demo
 
@@ -39,7 +158,7 @@ def demo(parsed: argparse.Namespace) -> None:
     serve_demo(models, host=parsed.host, port=parsed.port, open_browser=not parsed.no_browser)
 
 
-def push(parsed: argparse.Namespace) -> None:
+def _push(parsed: argparse.Namespace) -> None:
     """Push one run."""
     from .hub.push import push_run, push_space
 
@@ -49,16 +168,16 @@ def push(parsed: argparse.Namespace) -> None:
         _print_report(push_space(f"{parsed.repo_id}-demo", [parsed.repo_id], **where))
 
 
-def push_study(parsed: argparse.Namespace) -> None:
+def _push_study(parsed: argparse.Namespace) -> None:
     """Push all runs of an output folder.
 
     Raises:
         HubError: Some of them could not be pushed; the others were.
     """
-    from .hub.push import push_study as push_runs
+    from .hub.push import push_study
     from .models.errors import HubError
 
-    report = push_runs(
+    report = push_study(
         parsed.output,
         parsed.namespace,
         private=parsed.private,
@@ -95,3 +214,27 @@ def _print_report(report: Any) -> None:
     sent = sum(report.files[name] for name in report.sent)
     there = len(report.files) - len(report.sent)
     print(f"{report.url}: {len(report.sent)} files sent ({sent:,} bytes), {there} were there already")
+
+
+def _cards(parsed: argparse.Namespace) -> None:
+    from .hub.model_card import write_model_cards
+
+    folders = parsed.results or sorted(path.parent for path in Path("benchmarks/results").glob("*/results.jsonl"))
+    written = write_model_cards(folders, parsed.output)
+    print(f"{len(written) - 1} cards: {written[-1]}")
+
+
+def _variants(_parsed: argparse.Namespace) -> None:
+    from .hub.variants import variants_text
+
+    print(variants_text(), end="")
+
+
+HUB_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "cards": _cards,
+    "convert": _convert,
+    "demo": _demo,
+    "push": _push,
+    "push-study": _push_study,
+    "variants": _variants,
+}

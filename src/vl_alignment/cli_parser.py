@@ -1,11 +1,12 @@
 """The commands and options of the command line."""
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .cli_grounding import GROUNDING_SUMMARY, add_grounding_options
+from .cli_analysis import add_analysis_commands
+from .cli_hub import add_hub_commands
 
 __all__ = [
     "DATA_OPTIONS",
@@ -16,11 +17,9 @@ __all__ = [
     "add_picture_options",
     "add_text_options",
     "build_parser",
-    "config_field",
     "split_size",
 ]
 
-STUDY_EXAMPLE = Path(__file__).parent / "analysis" / "study_example.yaml"
 # What --task calls a task: the presets' name of it, and the preset that needs no download.
 TASKS = {
     "retrieval": ("retrieval", "blocks"),
@@ -54,19 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compare(commands)
-    _add_study(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    add_analysis_commands(partial(_command, commands))
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
-    _add_cards(commands)
-    _add_equivalences(commands)
-    add_grounding_options(_command(commands, "grounding", GROUNDING_SUMMARY))
-    _command(commands, "variants", "Print the variants: the paper's 44 and those of the data sets at hand.")
-    _add_push(commands)
-    _add_demo(commands)
-    _add_convert(commands)
+    add_hub_commands(partial(_command, commands))
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
 
@@ -223,21 +216,6 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument("--no-controls", action="store_true", help="leave out the control runs")
 
 
-def _add_study(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "study",
-        "Run a study of several tasks, functions, seeds and layouts, several runs at a time, to tables and reports. "
-        "A run that fails does not stop the rest. Run it again to go on.",
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = STUDY_EXAMPLE.read_text(encoding="utf-8")
-    parser.add_argument("plan", type=Path, metavar="STUDY.yaml", help="what to run; see below")
-    parser.add_argument("--output", type=Path, help="folder of the study, in place of the file's")
-    parser.add_argument("--processes", type=int, help="runs at a time, in place of the file's")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, load the data, and print the plan")
-
-
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "Train one alignment function and evaluate it.")
     _add_preparation(parser, "outputs/train")
@@ -323,126 +301,6 @@ def _add_build_vocabulary(commands: Any) -> None:
     parser.add_argument("--size", type=int, help="entries at most, four special words included (5000; blocks-text 40)")
     parser.add_argument("--output", type=Path, required=True, help="text file, one word a line")
     _add_sizes(parser)
-
-
-def _add_equivalences(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "equivalences",
-        "Say which alignment functions can differ at all in a model, with folded or transposed weights as proof.",
-    )
-    parser.add_argument(
-        "models", nargs="+", metavar="MODEL_OR_PRESET", help="folder of a model or of a run, owner/name, or a preset"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="Markdown file (standard output)")
-
-
-def _add_push(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "push",
-        "Push a finished run to the Hub: weights, code, results and card. The token is that of `hf auth login`, or "
-        "HF_TOKEN. What is there with the same content is not sent again.",
-    )
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--repo-id", required=True, metavar="NAMESPACE/NAME", help="repository; made if it is missing")
-    parser.add_argument("--with-space", action="store_true", help="push a Space that tries it, NAMESPACE/NAME-demo")
-    _add_where(parser)
-    parser = _command(
-        commands,
-        "push-study",
-        "Push every finished run of an output folder, one repository a variant; further seeds are branches. Run it "
-        "again to go on.",
-    )
-    parser.add_argument("output", type=Path, help="folder of the runs, as `compare` writes it")
-    parser.add_argument("--namespace", required=True, help="your user or organization on the Hub")
-    parser.add_argument("--space", metavar="NAME", help="push a Space of this name that tries all the variants")
-    parser.add_argument("--collection", metavar="TITLE", help="list the repositories in a collection of this title")
-    _add_where(parser)
-
-
-def _add_demo(commands: Any) -> None:
-    parser = _command(commands, "demo", "Show a page in the browser on which models are tried, two side by side.")
-    parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="repository, whose code is run, or folder of a model or run"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to answer at (%(default)s: this machine alone)")
-    parser.add_argument("--port", type=int, help="(the first free one from 7860 on)")
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
-
-
-def _add_where(parser: Any) -> None:
-    parser.add_argument(
-        "--private", action="store_true", help="only its owners may see it; a Space then needs HF_TOKEN as a secret"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print files and sizes; send nothing")
-
-
-def _add_cards(commands: Any) -> None:
-    parser = _command(commands, "cards", "Write a model card for every variant in folders of results, and an index.")
-    parser.add_argument(
-        "results",
-        type=Path,
-        nargs="*",
-        metavar="RESULTS",
-        help="folders of comparisons (every folder of benchmarks/results that holds results.jsonl)",
-    )
-    parser.add_argument("--output", type=Path, default=Path("model_cards"), help="folder of the cards (%(default)s)")
-
-
-def _add_convert(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "convert",
-        "Write a published checkpoint as a folder for from_pretrained: SCAN, the PyTorch MAC, M4C (the study's or "
-        "MMF's), AttnGAN, DAMSM. Nothing in the file runs.",
-    )
-    parser.add_argument(
-        "checkpoints",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="one, or those that belong together: netG*.pth text_encoder*.pth [netD*.pth ...], or image_encoder*.pth "
-        "text_encoder*.pth",
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the model")
-    parser.add_argument(
-        "--alignment-function", metavar="NAME", help="which it was trained with (what a SCAN file itself says)"
-    )
-    parser.add_argument("--alignment-activation", metavar="NAME", help="of an activated function (relu)")
-    parser.add_argument(
-        "--released-layout", action="store_true", help="compute as the authors' code, where these weights are from it"
-    )
-    parser.add_argument(
-        "--vocabulary",
-        type=Path,
-        metavar="FILE",
-        help="SCAN's JSON, MAC's dic.pkl, AttnGAN's captions.pickle, or M4C's answers, one a line",
-    )
-    parser.add_argument("--tokenizer", metavar="MODEL", help="of M4C's questions: BERT's folder or Hub id")
-    parser.add_argument(
-        "--config",
-        type=config_field,
-        nargs="+",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="fields that weights do not show, as JSON: grid_size=14, num_attention_heads=12",
-    )
-
-
-def config_field(text: str) -> tuple[str, Any]:
-    """Read FIELD=VALUE, the value as JSON or else as it stands.
-
-    Raises:
-        ArgumentTypeError: It is something else.
-    """
-    name, separator, value = text.partition("=")
-    if not separator or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE, for instance grid_size=14")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _add_backbone(parser: Any) -> None:
