@@ -11,7 +11,7 @@ import time
 import filelock
 import pytest
 
-from vl_alignment.analysis.study import finished_cells, run_study
+from vl_alignment.analysis.study import check_part, finished_cells, run_study
 from vl_alignment.analysis.study_cell import failure_file
 from vl_alignment.analysis.study_plan import read_plan
 from vl_alignment.models.errors import ConfigurationError
@@ -36,6 +36,7 @@ parts:
 
 def written_plan(folder, functions="dot", epochs=1):
     file = folder / "plan.yaml"
+    (folder / "out").mkdir(exist_ok=True)
     file.write_text(PLAN.format(output=folder / "out", functions=functions, epochs=epochs))
     return file
 
@@ -56,6 +57,7 @@ def finished(tmp_path_factory):
     return folder, first, recorded, second, lines
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_recorded_and_stops_no_other(finished):
     _, first, recorded, _, lines = finished
     assert first.done == 1 and list(first.failed) == ["small: dot, seed 0"]
@@ -64,6 +66,7 @@ def test_a_run_that_fails_is_recorded_and_stops_no_other(finished):
     assert any("small: dot, seed 0: FAILED" in line and "run-dot-0.log" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_next_call_does_what_is_missing(finished):
     folder, _, _, second, lines = finished
     assert second.done == 2 and second.failed == {}
@@ -77,6 +80,7 @@ def test_the_next_call_does_what_is_missing(finished):
     assert 'id="small"' in page and 'id="small-results"' in page and "Released" not in page.split("<main>")[0]
 
 
+@pytest.mark.slow
 def test_results_of_a_half_written_line_are_kept_and_made_again(finished):
     folder, *_ = finished
     plan = read_plan(folder / "plan.yaml")
@@ -90,18 +94,18 @@ def test_results_of_a_half_written_line_are_kept_and_made_again(finished):
     assert file.read_text() == whole and file.with_suffix(".jsonl.damaged").exists()
 
 
-def test_runs_of_other_settings_are_not_mixed_up(finished):
-    folder, *_ = finished
-    file = folder / "other.yaml"
-    file.write_text(PLAN.format(output=folder / "out", functions="dot", epochs=2))
+def test_runs_of_other_settings_are_not_mixed_up(tmp_path):
+    part = read_plan(written_plan(tmp_path)).parts[0]
+    check_part(tmp_path / "out" / "small", part)
+    check_part(tmp_path / "out" / "small", part)
     with pytest.raises(ConfigurationError, match="made with another settings"):
+        run_study(read_plan(written_plan(tmp_path, epochs=2)), tmp_path / "plan.yaml")
+
+
+def test_a_second_process_says_that_the_study_runs_already(tmp_path):
+    file = written_plan(tmp_path)
+    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(ConfigurationError, match="another process"):
         run_study(read_plan(file), file)
-
-
-def test_a_second_process_says_that_the_study_runs_already(finished):
-    folder, *_ = finished
-    with filelock.FileLock(folder / "out" / ".lock"), pytest.raises(ConfigurationError, match="another process"):
-        run_study(read_plan(folder / "plan.yaml"), folder / "plan.yaml")
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from .report import render_study, write_page
 from .study_cell import DONE, INTERRUPTED, failure_file
 from .study_plan import Cell, StudyPart, StudyPlan
 
-__all__ = ["StudySummary", "finished_cells", "run_study"]
+__all__ = ["StudySummary", "check_part", "finished_cells", "run_study"]
 
 POLL_SECONDS = 0.2
 # What decides the runs of a part, beside functions, seeds and layouts, which may grow.
@@ -90,7 +90,7 @@ def run_study(
     """
     with _alone(plan.output):
         for part in plan.parts:
-            _check_part(plan.output / part.name, part)
+            check_part(plan.output / part.name, part)
         with InterruptionGuard() as interruption:
             scheduler = _Scheduler(plan, Path(plan_file), command or recorded_command(), announce, interruption)
             finished = finished_cells(plan)
@@ -255,7 +255,7 @@ def _devices(plan: StudyPlan) -> list[str]:
     return [str(device) for device in range(torch.cuda.device_count())]
 
 
-def _check_part(folder: Path, part: StudyPart) -> None:
+def check_part(folder: Path, part: StudyPart) -> None:
     """Compare with what earlier runs of the folder were made of, and write it down.
 
     Raises:
