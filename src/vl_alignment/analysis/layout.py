@@ -102,6 +102,19 @@ class Table:
             winners.append(frozenset(() if alone else (key for key, mean in rounded.items() if mean == best)))
         return winners
 
+    def heat(self) -> list[dict[str, float]]:
+        """Place the rows of every column between its worst mean, 0, and its best, 1, as {row key: place}; no controls.
+
+        A column of one value, and one whose rows are not to be compared, has no places.
+        """
+        places: list[dict[str, float]] = []
+        for number, column in enumerate(self.columns):
+            found = {row.key: _mean(row.cells[number]) for row in self.rows if not row.control and self.mark_best}
+            means = {key: -mean if column.lower_is_better else mean for key, mean in found.items() if mean is not None}
+            low, high = min(means.values(), default=0.0), max(means.values(), default=0.0)
+            places.append({key: (mean - low) / (high - low) for key, mean in means.items()} if low < high else {})
+        return places
+
     def to_markdown(self) -> str:
         """Write a Markdown table: the best mean of every column bold, controls in italics."""
         best = self.best()

@@ -19,6 +19,7 @@ __all__ = [
     "breakdown_table",
     "control_values",
     "dataset_title",
+    "paper_tables",
     "published_comparison",
     "published_functions",
     "published_table",
@@ -183,6 +184,41 @@ def published_comparison(
         rows.append(replace(row, cells=(*row.cells, *theirs)))
     caption = f"Beside the published values ({_source(name)}; one run each, no intervals). {task.published_note}"
     return Table(caption, columns, tuple(rows))
+
+
+def paper_tables(results: Sequence[Result], confidence: float = 0.95) -> dict[str, Table]:
+    """Lay out runs as the paper's table of their task, the published value beside each measured one.
+
+    Args:
+        results: As in `results_table`.
+        confidence: Of the intervals.
+
+    Returns:
+        {data set: table}: that of the runs where the paper has it, else every one that it has for the task. Columns
+        are the paper's; both values of one metric share a group.
+    """
+    task, name = task_of(results), str(results[0]["task"])
+    known = _published(name)["datasets"]
+    own = str((results[0].get("dataset") or {}).get("name"))
+    tables = {}
+    for dataset in [own] if own in known else known:
+        published = known[dataset]
+        there = [column for column in task.columns if any(column.key in row for row in published.values())]
+        columns = tuple(
+            replace(column, key=f"{column.key}{ending}", title=title, group=column.full_title)
+            for column in there
+            for ending, title in (("", dataset_title(results)), ("_published", f"{DATASET_TITLES[dataset]}, published"))
+        )
+        rows = []
+        for row in _rows(results, (), there, confidence):
+            theirs = published.get(row.key.removesuffix(RELEASED), {})
+            pairs = zip(there, row.cells, strict=True)
+            cells = tuple(cell for column, own in pairs for cell in (own, theirs.get(column.key)))
+            rows.append(replace(row, cells=cells))
+        beside = f"measured beside published ({_source(name)}; one run each, no intervals)"
+        caption = f"{task.title} on {dataset_title(results)}, {beside}. {task.published_note}"
+        tables[dataset] = Table(caption, columns, tuple(rows))
+    return tables
 
 
 def runs_csv(results: Sequence[Result]) -> str:
