@@ -66,7 +66,9 @@ def test_report_holds_the_pictures_of_every_function(compared):
     page = (output / "report.html").read_text()
     assert page.count("data:image/png;base64") >= 2
     assert "region encoder" in page or "convolutional encoder" in page
-    for name in ("table.md", "published.md", "results.csv"):
+    endings = ("md", "tex", "csv", "html")
+    tables = [f"{name}.{ending}" for name in ("table", "paper") for ending in endings]
+    for name in (*tables, "paper-coco.csv", "published.md", "results.csv"):
         assert (output / name).read_text().strip()
 
 

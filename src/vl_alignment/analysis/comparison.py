@@ -23,7 +23,15 @@ from .ranking import rank_blocks, rank_functions, rank_table
 from .report import Picture, render_sections, report_content, write_page
 from .resampling import load_outcomes
 from .run_examples import write_run_examples
-from .tables import breakdown_table, published_comparison, published_functions, results_table, runs_csv
+from .table_files import write_table_files
+from .tables import (
+    breakdown_table,
+    paper_tables,
+    published_comparison,
+    published_functions,
+    results_table,
+    runs_csv,
+)
 from .tasks import task_of
 
 __all__ = ["compare", "make_controls", "planned_runs", "run_classes", "write_comparison"]
@@ -114,7 +122,10 @@ def make_controls(study: Study, output: str | Path, first: Mapping[str, Any]) ->
 def write_comparison(
     output: str | Path, study: Study | None = None, *, pictures: int = 4, section: str | None = None
 ) -> str:
-    """Write `table.md`, `published.md`, `differences.md`, `results.csv` and `report.html` from a folder's results.
+    """Write tables, `published.md`, `differences.md`, `results.csv` and `report.html` from a folder's results.
+
+    `table` is the layout of the paper's with the controls, `paper` the published value beside each measured one; both
+    are `.md`, `.tex`, `.csv` and `.html`.
 
     `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks.
 
@@ -141,8 +152,10 @@ def write_comparison(
     controls = _read_controls(output)
     table = results_table(results, controls)
     breakdown = breakdown_table(results, controls)
-    tables = [part.to_markdown() for part in (table, breakdown) if part is not None]
-    (output / "table.md").write_text("\n".join(tables) + "\n", encoding="utf-8")
+    title = f"Alignment functions on {results[0]['dataset']['name']}"
+    parts = {"results": table} if breakdown is None else {"results": table, "breakdown": breakdown}
+    write_table_files(output, "table", title, parts)
+    write_table_files(output, "paper", f"{title}, beside the paper", paper_tables(results))
     (output / "published.md").write_text(published_comparison(results).to_markdown() + "\n", encoding="utf-8")
     (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
     outcomes = load_outcomes(output, results)
@@ -151,7 +164,6 @@ def write_comparison(
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
     if study is not None and pictures:
         write_run_examples(study, output, results)
-    title = f"Alignment functions on {results[0]['dataset']['name']}"
     content = report_content(
         results,
         controls=controls,

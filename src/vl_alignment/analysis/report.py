@@ -28,7 +28,7 @@ from .statistics import Result, row_key, seeds_of
 from .tables import breakdown_table, dataset_title, published_comparison, results_table, runs_csv
 from .tasks import task_of
 
-__all__ = ["render_sections", "render_study", "report_content", "write_page", "write_report"]
+__all__ = ["render_sections", "render_study", "render_tables", "report_content", "write_page", "write_report"]
 
 Picture = tuple[str, Mapping[str, bytes]]
 
@@ -159,6 +159,11 @@ def render_study(parts: Sequence[Mapping[str, Any]]) -> str:
         parts: `name`, `title`, `subtitle`, `findings` and rendered `sections` each.
     """
     return _environment().get_template("study_sections.html.jinja").render(parts=parts)
+
+
+def render_tables(tables: Mapping[str, Table]) -> str:
+    """Render tables for a page of their own; the names are their anchors."""
+    return _environment().get_template("table_page.html.jinja").render(tables=tables)
 
 
 def write_page(output: Path | str, title: str, subtitle: Sequence[str], sections: str) -> Path:
