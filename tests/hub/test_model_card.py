@@ -355,15 +355,20 @@ def test_a_diverged_run_has_no_card():
 def test_the_committed_cards_are_those_of_the_committed_results(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert cli.main(["cards", "--output", str(tmp_path)]) == 0
-    made = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
-    kept = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "model_cards").iterdir()}
-    assert made == kept, "run `vl-alignment cards` and commit model_cards/"
+    assert contents(tmp_path) == contents(ROOT / "model_cards"), "run `vl-alignment cards` and commit model_cards/"
+    made = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.md")}
     assert capsys.readouterr().out.startswith(f"{len(made) - 1} cards: ")
     for name, text in made.items():
         if name != "README.md":
             check_card_metadata(text)
             assert ModelCard(text).data.eval_results  # as the Hub's own client reads it
             assert f"]({name})" in made["README.md"]
+            for picture in re.findall(r"\]\(([^)]*\.png)\)", text):
+                assert (tmp_path / picture).is_file(), picture
+
+
+def contents(folder):
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_folders_that_give_no_cards_are_refused(tmp_path):

@@ -1,14 +1,14 @@
 """The examples of a card: real inputs with what the model gave for them, of `analysis/run_examples.py`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..analysis.run_examples import ATTENTION_FILE, EXAMPLES_FILE
 from ..models.errors import ResultsError
 
-__all__ = ["ATTENTION_FILE", "EXAMPLES_FILE", "Example", "example_files", "read_examples"]
+__all__ = ["ATTENTION_FILE", "EXAMPLES_FILE", "Example", "card_pictures", "example_files", "read_examples"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class Example:
         """The pictures it needs."""
         drawn = [self.output] if isinstance(self.output, str) else []
         return (*([self.image] if self.image is not None else []), *drawn)
+
+    def at(self, place: str) -> "Example":
+        """The same with pictures in another folder: `place` is empty, or ends with a slash."""
+        image = None if self.image is None else f"{place}{self.image}"
+        output = f"{place}{self.output}" if isinstance(self.output, str) else self.output
+        return replace(self, image=image, output=output)
 
     def widget(self) -> dict[str, Any]:
         """The example as the Hub's widgets take it: one text, or labels to choose from."""
@@ -76,6 +82,12 @@ def read_examples(folder: Path | None) -> list[Example]:
 def example_files(examples: list[Example]) -> list[str]:
     """The pictures of all examples, each once."""
     return list(dict.fromkeys(name for example in examples for name in example.files))
+
+
+def card_pictures(folder: Path) -> list[Path]:
+    """The pictures that the card of a run shows: those of its examples, and that of its attention."""
+    names = [*example_files(read_examples(folder)), ATTENTION_FILE]
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _example(entry: dict[str, Any]) -> Example:

@@ -222,13 +222,20 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def shown(result: Result, examples: Sequence[Example], folder: Path | None) -> dict[str, Any]:
-    """The examples with what the model gave, and the picture of its attention, where they exist."""
+def shown(result: Result, examples: Sequence[Example], folder: Path | None, place: str) -> dict[str, Any]:
+    """The examples with what the model gave, and the picture of its attention, where they exist.
+
+    Args:
+        result: Of the run.
+        examples: Of the run, their pictures at their places.
+        folder: Where the picture of its attention lies.
+        place: Of that picture, from the card; empty, or a folder with a slash.
+    """
     attention = folder is not None and (folder / ATTENTION_FILE).is_file()
     what = MODEL_FACTS[result["model"]]
     return {
         "examples": [_example(one) for one in examples],
-        "attention": ATTENTION_FILE if attention else None,
+        "attention": f"{place}{ATTENTION_FILE}" if attention else None,
         "attention_alt": f"Where {what.query} attended among {what.key}, drawn from this model",
     }
 

@@ -7,6 +7,7 @@ Nothing stands in a card that these do not hold; what they leave out, the card l
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..analysis.tasks import task_of
 from ..models.errors import ResultsError
 from ..training.presets import PRESETS
 from ..training.runs import RunDirectory, load_results, read_result
-from .card_examples import Example, read_examples
+from .card_examples import Example, card_pictures, read_examples
 from .card_metadata import check_card_metadata
 from .card_sections import described, function_section, limits_section, results_section, shown, training_section
 from .card_texts import DATA_FACTS
@@ -66,6 +67,7 @@ def build_model_card(
     seeds: Sequence[Result] = (),
     controls: Sequence[Mapping[str, Any]] = (),
     folder: Path | None = None,
+    place: str = "",
     notes: str | None = None,
 ) -> str:
     """Write the card of one run.
@@ -78,6 +80,7 @@ def build_model_card(
         seeds: Results of the same variant with several seeds.
         controls: The content of the comparison's controls.json.
         folder: Where `examples.json`, its pictures and `attention.png` lie, if there are any.
+        place: Where these pictures lie, from the card: empty, or a folder with a slash.
         notes: Where more is written about the runs.
 
     Returns:
@@ -91,7 +94,7 @@ def build_model_card(
     if repo_id is not None:
         check_repo_id(repo_id)
     seeds = list(seeds) or [result]
-    examples = read_examples(folder)
+    examples = [example.at(place) for example in read_examples(folder)]
     command = RecordedCommand.of(result)
     data = _metadata(result, command, examples)
     parameters = hyper_parameters(result, config, command)
@@ -100,7 +103,7 @@ def build_model_card(
         **function_section(result, parameters),
         **results_section(result, seeds, controls, parameters),
         **training_section(result, config, command, parameters),
-        **shown(result, examples, folder),
+        **shown(result, examples, folder, place),
         "limits": limits_section(result, seeds, controls),
         "notes": notes,
     }
@@ -180,7 +183,7 @@ def write_model_cards(results: Sequence[Path], output: Path) -> list[Path]:
 
     Args:
         results: Folders of comparisons, each with `results.jsonl` or runs, `controls.json` and a README if it has one.
-        output: Where to; made. `{variant}.md` each, and `README.md`.
+        output: Where to; made. `{variant}.md` each with its pictures in `{variant}/`, and `README.md`.
 
     Returns:
         The files, the index last.
@@ -191,6 +194,7 @@ def write_model_cards(results: Sequence[Path], output: Path) -> list[Path]:
     if not results:
         raise ResultsError("There are no folders of results; name those of comparisons.")
     cards: dict[str, tuple[str, list[Result]]] = {}
+    pictures: dict[str, list[Path]] = {}
     for folder in results:
         found: dict[str, list[Result]] = {}
         for result in load_results(folder, strict=True):
@@ -209,14 +213,19 @@ def write_model_cards(results: Sequence[Path], output: Path) -> list[Path]:
                 seeds=seeds,
                 controls=read_controls(folder),
                 folder=run.path,
+                place=f"{name}/",
                 notes=f"benchmarks/results/{folder.resolve().name}/README.md" if readme.exists() else None,
             )
             cards[name] = (text, seeds)
+            pictures[name] = card_pictures(run.path)
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (text, _) in cards.items():
         written.append(output / f"{name}.md")
         written[-1].write_text(text, encoding="utf-8")
+        for picture in pictures[name]:
+            (output / name).mkdir(exist_ok=True)
+            shutil.copyfile(picture, output / name / picture.name)
     index = output / "README.md"
     index.write_text(_index([seeds for _, seeds in cards.values()], results), encoding="utf-8")
     return [*written, index]
