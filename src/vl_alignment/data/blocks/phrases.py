@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from vl_alignment.data.blocks.scene import SHAPES
 from vl_alignment.data.blocks.statements import Caption, Mention
 
-__all__ = ["SYNONYMS", "TEMPLATES", "Draw", "choose", "word_caption"]
+__all__ = ["OBJECT_NOUNS", "SYNONYMS", "TEMPLATES", "Draw", "choose", "word_caption"]
 
 Element = TypeVar("Element")
 Draw = Callable[[], float]
@@ -23,6 +24,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 _PLURALS = {"box": "boxes"}
 _THINGS = ("object", "thing")
+_SINGULAR_NOUNS = (*(word for shape in SHAPES for word in SYNONYMS.get(shape, (shape,))), *_THINGS)
+OBJECT_NOUNS = frozenset(word for noun in _SINGULAR_NOUNS for word in (noun, _PLURALS.get(noun, f"{noun}s")))
+"""What captions call an object, or several."""
+
 _NUMBERS = {2: "two", 3: "three"}
 
 _BESIDE = {
