@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -16,7 +17,19 @@ from .layout import PAPER_NAMES, display_name, ordered
 from .statistics import RELEASED, Result, estimate, row_key, values_of
 from .tasks import Task, task_of
 
-__all__ = ["SERIES", "curve_charts", "interval_chart", "series_name"]
+__all__ = [
+    "LINE",
+    "SERIES",
+    "STYLE",
+    "chart_figure",
+    "curve_charts",
+    "dashes",
+    "inline_svg",
+    "interval_chart",
+    "series_name",
+    "stand_in",
+    "standalone_svg",
+]
 
 # Matplotlib writes colours as hexadecimal numbers. These stand in for the page's own, which differ by theme.
 TEXT, LINE = "#010101", "#020202"
@@ -65,12 +78,12 @@ def interval_chart(results: Sequence[Result]) -> str:
     spread = max(max(every) - min(every), 0.02 * abs(max(every)), 0.5)
     low, high = min(every) - WIDEST * spread, max(every) + WIDEST * spread
     with matplotlib.rc_context(STYLE):
-        figure = _figure(0.55 + 0.3 * len(rows))
+        figure = chart_figure(0.55 + 0.3 * len(rows))
         axes = figure.add_subplot()
         axes.grid(axis="y", visible=False)
         for place, row in enumerate(rows):
             numbers = list(values[row].values())
-            colour = _stand_in(series_name(row, rows))
+            colour = stand_in(series_name(row, rows))
             result = estimate(numbers)
             if result.low is not None and result.high is not None:
                 ends = max(result.low, low), min(result.high, high)
@@ -84,7 +97,7 @@ def interval_chart(results: Sequence[Result]) -> str:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(f"{title}: small dots are seeds, bars the 95 % interval")
         label = f"{title} of {len(rows)} alignment functions with intervals; the numbers are in the table."
-        return _svg(figure, f"intervals-{task.metric}", label)
+        return inline_svg(figure, f"intervals-{task.metric}", label)
 
 
 def curve_charts(curves: Mapping[str, Sequence[Mapping[str, Any]]], results: Sequence[Result]) -> dict[str, str]:
@@ -139,10 +152,10 @@ def _curve_chart(name: str, unit: str, by_row: Mapping[str, list[list[Point]]], 
     rows = ordered(by_row)
     title = name.replace("_", " ").replace(task.metric, task.metric_name)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(2.9 + 0.22 * ((len(rows) + 1) // 2))
+        figure = chart_figure(2.9 + 0.22 * ((len(rows) + 1) // 2))
         axes = figure.add_subplot()
         for row in rows:
-            style: dict[str, Any] = {"color": _stand_in(series_name(row, rows)), "linestyle": _dashes(row)}
+            style: dict[str, Any] = {"color": stand_in(series_name(row, rows)), "linestyle": dashes(row)}
             for points in by_row[row]:
                 axes.plot(*zip(*points, strict=True), linewidth=0.8, alpha=0.35, **style)
             x, mean = _mean_curve(by_row[row])
@@ -159,7 +172,7 @@ def _curve_chart(name: str, unit: str, by_row: Mapping[str, list[list[Point]]], 
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.tick_params(length=0)
         figure.legend(loc="outside lower center", ncols=2, fontsize=9, handlelength=2.6)
-        return _svg(figure, f"curve-{name}", f"{title} by {unit} for {len(rows)} alignment functions.")
+        return inline_svg(figure, f"curve-{name}", f"{title} by {unit} for {len(rows)} alignment functions.")
 
 
 def _mean_curve(runs: Sequence[Sequence[Point]]) -> tuple[list[float], list[float]]:
@@ -169,12 +182,12 @@ def _mean_curve(runs: Sequence[Sequence[Point]]) -> tuple[list[float], list[floa
     return shared, [float(np.mean([points[x] for points in by_run])) for x in shared]
 
 
-def _dashes(row: str) -> str:
+def dashes(row: str) -> str:
     """Tell the forms of one function apart without colour: key solid, query dashed, released dotted."""
     return ":" if row.endswith(RELEASED) else "--" if row.endswith("_query") else "-"
 
 
-def _figure(height: float) -> Figure:
+def chart_figure(height: float) -> Figure:
     """Make a figure as wide as a phone at its natural size, so that its text is never scaled down much."""
     figure = Figure(figsize=(5.4, height), layout="constrained")
     figure.patch.set_alpha(0)
@@ -182,11 +195,12 @@ def _figure(height: float) -> Figure:
     return figure
 
 
-def _stand_in(series: str) -> str:
+def stand_in(series: str) -> str:
+    """Return the colour to draw in that `inline_svg` replaces by the page's colour of a `series_name`."""
     return f"#03{SERIES.index(series):02x}03"
 
 
-def _svg(figure: Figure, identity: str, label: str) -> str:
+def inline_svg(figure: Figure, identity: str, label: str) -> str:
     """Turn `figure` into an inline SVG element with identifiers of its own and the page's colours."""
     for axes in figure.axes:
         axes.patch.set_alpha(0)
@@ -201,7 +215,17 @@ def _svg(figure: Figure, identity: str, label: str) -> str:
     text = text.replace('xlink:href="#', f'xlink:href="#{identity}-').replace("url(#", f"url(#{identity}-")
     text = text.replace(TEXT, "currentColor").replace(LINE, "var(--line)")
     for series in SERIES:
-        text = text.replace(_stand_in(series), f"var(--series-{series})")
+        text = text.replace(stand_in(series), f"var(--series-{series})")
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
     text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
     return text.replace("<svg ", f'<svg role="img" aria-label={quoteattr(label)} ', 1)
+
+
+def standalone_svg(svg: str) -> str:
+    """Turn an inline SVG into a file that any program shows: with the page's light colours on white."""
+    page = files(__package__).joinpath("report.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6});", page[: page.index("@media")]))
+    text = re.sub(r"var\((--[\w-]+)\)", lambda match: colours[match.group(1)], svg)
+    text = text.replace("currentColor", colours["--text"])
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f"{re.sub(r'(<svg [^>]*>)', lambda match: match.group() + ground, text, count=1)}\n"
