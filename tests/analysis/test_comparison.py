@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_report_holds_the_pictures_of_every_function(compared):
     endings = ("md", "tex", "csv", "html")
     tables = [f"{name}.{ending}" for name in ("table", "paper") for ending in endings]
     for name in (*tables, "paper-coco.csv", "published.md", "results.csv"):
+        assert (output / name).read_text().strip()
+
+
+def test_breakdowns_of_retrieval_stand_in_the_report(compared):
+    _, output, _, _, _ = compared
+    page = (output / "report.html").read_text()
+    assert ">Breakdowns</h2>" in page and 'id="strata-shape-sentence_retrieval-' in page
+    assert "Nouns: the words of the caption grammar" in page
+    rows = list(csv.DictReader((output / "strata.csv").read_text().splitlines()))
+    assert {row["name"] for row in rows} == {"Dot product", "General†", "Queries", "Pictures"}
+    charts = {file.name for file in output.glob("strata-*.svg")}
+    assert {"strata-shape-image_retrieval.svg", "strata-caption-nouns-image_retrieval.svg"} <= charts
+    assert len(charts) == 6
+    for name in ("strata.tex", "strata.html", "strata.md", "strata-color.csv", "strata-picture-nouns.csv"):
         assert (output / name).read_text().strip()
 
 

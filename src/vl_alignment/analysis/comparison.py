@@ -23,6 +23,7 @@ from .ranking import rank_blocks, rank_functions, rank_table
 from .report import Picture, render_sections, report_content, write_page
 from .resampling import load_outcomes
 from .run_examples import write_run_examples
+from .strata_report import measure_strata, write_strata
 from .table_files import write_table_files
 from .tables import (
     breakdown_table,
@@ -120,7 +121,12 @@ def make_controls(study: Study, output: str | Path, first: Mapping[str, Any]) ->
 
 
 def write_comparison(
-    output: str | Path, study: Study | None = None, *, pictures: int = 4, section: str | None = None
+    output: str | Path,
+    study: Study | None = None,
+    *,
+    pictures: int = 4,
+    section: str | None = None,
+    noun_tagger: str | None = None,
 ) -> str:
     """Write tables, `published.md`, `differences.md`, `results.csv` and `report.html` from a folder's results.
 
@@ -129,15 +135,17 @@ def write_comparison(
 
     `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks.
 
+    Of retrieval `strata` holds recalls by what the pictures hold and by the nouns of captions, as tables and charts.
     Of models that draw pictures, `samples/{function}.png` is a grid of them, the same captions and noise for each.
     Beside each run of the built-in world stand examples for its card; see `write_run_examples`.
 
     Args:
         output: Folder of the runs.
-        study: For the attention pictures; without it there are none.
+        study: For the attention pictures and the breakdowns of retrieval; without it there are none.
         pictures: Test images whose attention is drawn.
         section: A name under which the report becomes part of a page about several data sets, for which `section.html`
             and `section.json` are written too.
+        noun_tagger: What counts nouns; see `measure_strata`.
 
     Returns:
         The table in the layout of the paper's, as plain text.
@@ -161,6 +169,8 @@ def write_comparison(
     outcomes = load_outcomes(output, results)
     classes = run_classes(output, results)
     _write_differences(output / "differences.md", results, outcomes, classes)
+    strata = [] if study is None else measure_strata(study, output, results, noun_tagger)
+    write_strata(output, f"{title}, by group of test items", strata)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
     if study is not None and pictures:
         write_run_examples(study, output, results)
@@ -174,6 +184,7 @@ def write_comparison(
         methods=_methods(output, results, study),
         outcomes=outcomes,
         classes=classes,
+        strata=strata,
     )
     write_page(output, title, content["subtitle"], render_sections(content))
     if section is not None:

@@ -25,6 +25,8 @@ from .layout import Column, Table, display_name, ordered
 from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
 from .statistics import Result, row_key, seeds_of
+from .strata import StrataRecalls
+from .strata_charts import strata_charts
 from .tables import breakdown_table, dataset_title, published_comparison, results_table, runs_csv
 from .tasks import task_of
 
@@ -55,6 +57,7 @@ def write_report(
     reference: str | None = None,
     outcomes: Mapping[str, ItemOutcomes] | None = None,
     classes: Sequence[FunctionClass] | None = None,
+    strata: Sequence[StrataRecalls] = (),
 ) -> Path:
     """Write the report of `results` and return its path.
 
@@ -71,6 +74,7 @@ def write_report(
         reference: The function that the others are compared with, `dot` by default.
         outcomes: Of `load_outcomes`, for comparisons over test items.
         classes: Of functions under the runs' configuration, which can only differ by chance; the paper's by default.
+        strata: Of `measure_strata`, what retrieval reaches by group of test items.
 
     Raises:
         ResultsError: There are no results, they cannot be compared, or the file cannot be written.
@@ -86,6 +90,7 @@ def write_report(
         reference=reference,
         outcomes=outcomes,
         classes=classes,
+        strata=strata,
     )
     return write_page(output, title, content["subtitle"], render_sections(content))
 
@@ -102,6 +107,7 @@ def report_content(
     reference: str | None = None,
     outcomes: Mapping[str, ItemOutcomes] | None = None,
     classes: Sequence[FunctionClass] | None = None,
+    strata: Sequence[StrataRecalls] = (),
 ) -> dict[str, Any]:
     """Return what `render_sections` writes about one data set; arguments and errors as of `write_report`.
 
@@ -123,6 +129,7 @@ def report_content(
         "breakdown": breakdown_table(results, controls),
         "differences": difference_table(comparisons, task) if comparisons else None,
         "ranks": None if ranking is None else rank_table(ranking, task),
+        "strata": [(found.table(), [Markup(svg) for svg in strata_charts(found).values()]) for found in strata],
         "published": published_comparison(results),
         "descriptions": {str(c["name"]): str(c["description"]) for c in controls if c.get("description")},
         "interval_chart": Markup(interval_chart(results)),

@@ -38,8 +38,8 @@ RECALL_LEVEL = 1
 SENTENCES, IMAGES = DIRECTIONS
 DIRECTION_TITLES = {SENTENCES: "Sentence retrieval", IMAGES: "Image retrieval"}
 QUERIES = {SENTENCES: "pictures", IMAGES: "captions"}
-# A stratum of fewer of its queries is joined with its neighbour: an interval of so few says nothing.
-FEWEST_SHARE = 0.02
+# A count that fewer have is joined with its neighbour: an interval of so few says nothing.
+FEWEST, FEWEST_SHARE = 10, 0.02
 
 
 @dataclass(frozen=True)
@@ -176,17 +176,18 @@ def noun_strata(test: Any, tagger: NounTagger) -> list[Strata]:
         captions += [((f"{image}#{number}", image), count) for number, count in enumerate(counts)]
         pictures.append(((image, image), max(counts)))
     note = f"Nouns: {tagger.description}."
+    most = f"A picture counts with that of its captions which has the most nouns. {note}"
     by_caption = {IMAGES: _by_count(captions)}
     by_picture = {SENTENCES: _by_count(pictures)}
     return [
         Strata("caption-nouns", "number of nouns in the caption", note, by_caption, ordinal=True),
-        Strata("picture-nouns", "the most nouns among a picture's captions", note, by_picture, ordinal=True),
+        Strata("picture-nouns", "the most nouns in one caption", most, by_picture, ordinal=True),
     ]
 
 
 def _by_count(counted: Sequence[tuple[tuple[str, str], int]]) -> tuple[Stratum, ...]:
     counts = np.array([count for _, count in counted])
-    fewest = FEWEST_SHARE * len(counts)
+    fewest = max(FEWEST_SHARE * len(counts), min(FEWEST, 0.1 * len(counts)))
     values = np.unique(counts)
     lows = [value for value in values if np.sum(counts <= value) >= fewest]
     highs = [value for value in values if np.sum(counts >= value) >= fewest]
