@@ -116,7 +116,9 @@ def test_runs_without_usable_predictions_are_left_out(tmp_path, split, runs):
 
 
 def test_records_without_objects_have_no_strata_by_content(split):
-    assert picture_strata(split.remove_columns("scene")) == []
+    plain = split.remove_columns("scene")
+    assert picture_strata(plain) == []
+    assert picture_strata(plain.add_column("categories", [[]] * len(plain))) == []
 
 
 def test_charts_name_functions_and_groups(tmp_path, split, runs):

@@ -140,6 +140,17 @@ def test_subset_of_the_paper(entries, write_json, monkeypatch):
         load_karpathy(annotations, None, paper_subset=True)
 
 
+def test_categories_of_coco_come_from_its_instances(write_json, image_folder):
+    categories = [{"id": 5, "name": "airplane", "supercategory": "vehicle"}]
+    pictures = [{"id": 391895, "file_name": "00.jpg"}]
+    found = {"images": pictures, "annotations": [{"image_id": 391895, "category_id": 5}] * 2, "categories": categories}
+    images = [entry(0, "test", cocoid=391895), entry(1, "test", cocoid=7)]
+    data = load_karpathy(
+        write_json("dataset.json", {"images": images}), image_folder, instances=[write_json("instances.json", found)]
+    )
+    assert data["test"]["categories"][:] == [[{"name": "airplane", "supercategory": "vehicle"}], []]
+
+
 @pytest.mark.real_data
 def test_flickr8k(data_root):
     folder = data_root / "flickr8k"

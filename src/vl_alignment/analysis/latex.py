@@ -86,7 +86,8 @@ def _header(table: Table) -> list[str]:
 
 
 def _body(table: Table) -> list[str]:
-    lines, before = [], False
+    lines: list[str] = []
+    before = False
     for row in table.rows:
         if row.control and not before and lines:
             lines.append("\\midrule")

@@ -132,7 +132,7 @@ def picture_strata(test: Any) -> list[Strata]:
         By supercategory, or by shape and by color, the most frequent first; none where the records tell of no objects.
     """
     names = test.column_names
-    if "categories" in names:
+    if "categories" in names and any(test["categories"]):
         found = [{category["supercategory"] for category in categories} for categories in test["categories"]]
         return [_by_content(test, found, "supercategory", "COCO supercategory")]
     if "scene" in names:

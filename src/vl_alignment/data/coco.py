@@ -10,7 +10,7 @@ import datasets
 from vl_alignment.data.caption_records import CaptionRecord, build_splits, read_json
 from vl_alignment.models.errors import DataError
 
-__all__ = ["load_coco_captions"]
+__all__ = ["categories_by_image", "load_coco_captions"]
 
 
 def load_coco_captions(
@@ -48,7 +48,7 @@ def load_coco_captions(
                 "a caption of an image that is not listed", path=captions_json, record=annotation["image_id"]
             )
         captions[annotation["image_id"]].append(annotation["caption"])
-    categories = {} if instances_json is None else _categories_by_image(instances_json)
+    categories = {} if instances_json is None else categories_by_image(instances_json)
     records = [
         CaptionRecord(
             str(image["id"]),
@@ -84,7 +84,12 @@ def _require(item: Any, *names: str, path: str | Path) -> None:
             raise DataError(f'an entry has no "{name}"', path=path, record=str(item)[:80])
 
 
-def _categories_by_image(path: str | Path) -> dict[int, list[dict[str, str]]]:
+def categories_by_image(path: str | Path) -> dict[int, list[dict[str, str]]]:
+    """Read the distinct categories of every picture of an `instances_*.json`, in the order of COCO's category ids.
+
+    Raises:
+        DataError: It is truncated or of another layout.
+    """
     content = _read_annotations(path)
     if not isinstance(content.get("categories"), list):
         raise DataError('there is no list "categories"; give an instances_*.json', path=path)

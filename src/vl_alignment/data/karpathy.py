@@ -6,7 +6,7 @@ These files carry the splits that the retrieval literature reports on.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from vl_alignment.data.caption_records import (
     image_ids_hash,
     read_json,
 )
+from vl_alignment.data.coco import categories_by_image
 from vl_alignment.models.errors import DataError
 
 __all__ = ["load_karpathy"]
@@ -37,6 +38,7 @@ def load_karpathy(
     paper_subset: bool = False,
     name: str | None = None,
     maximum_failures: int | None = None,
+    instances: Sequence[str | Path] = (),
 ) -> datasets.DatasetDict:
     """Read a Karpathy-layout file as splits train, validation, test with columns image_id, image, captions.
 
@@ -49,6 +51,8 @@ def load_karpathy(
             the others. A hash of the chosen ids is kept in each split's `info.description`.
         name: Name of the data set, whose published sizes are checked; default: what the file says.
         maximum_failures: Missing image files that are left out before it is an error; default 1 %, at least 10.
+        instances: COCO's `instances_*.json`, whose picture ids are the file's `cocoid`; adds the column `categories`,
+            the distinct categories in a picture as {name, supercategory}. The splits take pictures of several files.
 
     Raises:
         DataError: The file is truncated or of another layout, a split is unknown, an id occurs twice, a caption has
@@ -62,8 +66,10 @@ def load_karpathy(
     if folder is not None and not os.path.isdir(folder):
         raise DataError("the image folder does not exist", path=folder)
     chosen = []
+    categories = {str(image): found for path in instances for image, found in categories_by_image(path).items()}
     for position, image in enumerate(content["images"]):
         record = _read_image(image, position, annotations, folder)
+        record.categories = categories.get(record.image_id, [])
         if record.split == "restval":
             if not restval_as_train or paper_subset:
                 continue
@@ -79,6 +85,7 @@ def load_karpathy(
         source=annotations,
         maximum_failures=maximum_failures,
         with_images=folder is not None,
+        with_categories=bool(instances),
         description=description,
     )
     check_split_sizes(splits, name)
