@@ -26,6 +26,7 @@ TAGGED = {
     "Two little boys are playing outside with their soccer ball on the green grass .": "boys soccer ball grass",
     "A boy is kicking up dust as he runs in the dirt by a tree .": "boy dust dirt tree",
     "A snowboarder goes for a run .": "snowboarder run",
+    "A homeless man holds a sign that says he is cold , whilst others walk past fast .": "man sign",
     "The family's dog is quickly fed by a friendly, red-haired child.": "family dog child",
 }
 
