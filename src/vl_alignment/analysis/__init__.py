@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from .equivalences import equivalences_page
     from .grounding import evaluate_grounding
     from .grounding_report import grounding_markdown
+    from .latex import latex_table
+    from .nouns import register_noun_tagger
     from .ranking import rank_functions
     from .report import write_report
     from .resampling import load_outcomes
     from .statistics import Estimate, estimate, paired_differences, summarise
+    from .strata_report import measure_strata
     from .tables import (
         breakdown_table,
+        paper_tables,
         published_comparison,
         published_table,
         question_answering_table,
@@ -60,17 +64,21 @@ _MODULES = {
     "estimate": "statistics",
     "evaluate_grounding": "grounding",
     "grounding_markdown": "grounding_report",
+    "latex_table": "latex",
     "load_outcomes": "resampling",
     "m4c_alignment_maps": "attention",
     "mac_alignment_maps": "attention",
+    "measure_strata": "strata_report",
     "paired_comparisons": "differences",
     "paired_differences": "statistics",
+    "paper_tables": "tables",
     "published_comparison": "tables",
     "published_table": "tables",
     "question_answering_table": "tables",
     "rank_functions": "ranking",
     "reading_png": "drawing_answers",
     "reasoning_png": "drawing_steps",
+    "register_noun_tagger": "nouns",
     "results_table": "tables",
     "retrieval_table": "tables",
     "runs_csv": "tables",
@@ -102,17 +110,21 @@ __all__ = [
     "estimate",
     "evaluate_grounding",
     "grounding_markdown",
+    "latex_table",
     "load_outcomes",
     "m4c_alignment_maps",
     "mac_alignment_maps",
+    "measure_strata",
     "paired_comparisons",
     "paired_differences",
+    "paper_tables",
     "published_comparison",
     "published_table",
     "question_answering_table",
     "rank_functions",
     "reading_png",
     "reasoning_png",
+    "register_noun_tagger",
     "results_table",
     "retrieval_table",
     "runs_csv",
