@@ -15,7 +15,8 @@ from .alignment import build_alignment_function
 from .configuration_damsm import DamsmConfig
 from .errors import DataError
 
-# Bytes that one block of scores may take: on a CPU what stays in its caches, on a device what keeps it busy.
+# Bytes that one block of scores may take: on a CPU, for each thread, what stays in its caches; on a device what keeps
+# it busy.
 BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}
 _EPSILON = 1e-8  # below which a vector's length is taken as this much
 
@@ -59,7 +60,8 @@ class WordRegionMatching(nn.Module):
         packed = words.flatten(0, 1)[rows]  # [W, d]
         queries, lengths = self.alignment.transform_query(packed), _lengths(packed)
         element_bytes = packed.element_size() * self.alignment.scratch_per_score
-        block_bytes = BLOCK_BYTES["cpu" if packed.device.type == "cpu" else "cuda"]
+        on_cpu = packed.device.type == "cpu"
+        block_bytes = BLOCK_BYTES["cpu"] * torch.get_num_threads() if on_cpu else BLOCK_BYTES["cuda"]
         pictures = max(1, block_bytes // (len(rows) * regions.shape[1] * element_bytes))
         cosines = []
         for block in regions.split(pictures):
