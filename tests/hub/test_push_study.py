@@ -1,6 +1,7 @@
 """Pushes of all runs of an output folder."""
 
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -54,6 +55,20 @@ def test_one_repository_a_variant_and_one_branch_a_further_seed(client, output):
     (collection,) = client.collections.values()
     assert [item["id"] for item in collection["items"]] == ["me/blocks-demo", DOT, GENERAL] and collection["private"]
     assert report.collection == f"{client.url}/collections/{collection['slug']}"
+
+
+def test_the_parts_of_a_study_are_pushed_together(client, output, tmp_path):
+    study = tmp_path / "parts"
+    (study / "first").mkdir(parents=True)
+    (study / "second").mkdir()
+    shutil.copytree(output / "scan-blocks-dot-seed1", study / "first" / "scan-blocks-dot-seed1")
+    shutil.copytree(output / "scan-blocks-dot-seed1", study / "first" / "controls" / "scan-blocks_shuffled-dot-seed1")
+    shutil.copytree(output / "scan-blocks-general_key-seed0", study / "second" / "scan-blocks-general_key-seed0")
+    report = push_study(study, "me", dry_run=True)
+    assert {pushed.repo_id for pushed in report.pushed.values()} == {DOT, GENERAL} and report.failures == {}
+    shutil.copytree(output / "scan-blocks-dot-seed1", study / "second" / "scan-blocks-dot-seed1")
+    report = push_study(study, "me", dry_run=True)
+    assert len(report.pushed) == 2 and "is there twice" in report.failures["scan-blocks-dot-seed1"]
 
 
 def test_run_again_it_sends_what_is_missing(client, output):

@@ -187,8 +187,8 @@ def test_what_cannot_be_taken_is_a_message_and_the_page_goes_on(visit, picture, 
 
 
 @contextlib.contextmanager
-def running_space(folder, log):
-    """Run a Space where the package is not installed; give its address."""
+def running_space(folder, log, **variables):
+    """Run a Space where the package is not installed, with more environment variables; give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -196,6 +196,7 @@ def running_space(folder, log):
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         "HF_MODULES_CACHE": str(folder.parent / "modules"),
         "GRADIO_SERVER_PORT": str(port),
+        **variables,
     }
     command = [sys.executable, Path(__file__).with_name("run_space.py"), folder]
     with log.open("w") as output:

@@ -148,13 +148,15 @@ def push_study(
     collection: str | None = None,
     token: str | None = None,
 ) -> StudyReport:
-    """Push every finished run of an output folder, one repository a variant; run it again to go on.
+    """Push every finished run of an output folder, or of a study's parts, one repository a variant.
+
+    Run it again to go on.
 
     The lowest seed's run is on `main`, those of further seeds are on branches `seed1`, `seed2`, ... A run that cannot
     be pushed does not keep the others from it.
 
     Args:
-        output: What `compare` wrote to.
+        output: What `compare` or `study` wrote to.
         namespace: Your user or organization on the Hub.
         private: Whether only its owners may see the repositories, the Space and the collection.
         dry_run: As in `push_run`.
@@ -192,7 +194,9 @@ def _finished_runs(output: Path, report: StudyReport) -> dict[Path, tuple[str, s
     if not output.is_dir():
         raise ResultsError("There is no such folder of runs.", path=output)
     seeds: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file in sorted(output.glob("*/results.json")):
+    # Those of a study lie in the folders of its parts; controls are none of its variants.
+    files = [*output.glob("*/results.json"), *output.glob("*/*/results.json")]
+    for file in sorted(file for file in files if file.parent.parent.name != "controls"):
         try:
             result = read_result(file)
         except ResultsError as error:
@@ -201,6 +205,11 @@ def _finished_runs(output: Path, report: StudyReport) -> dict[Path, tuple[str, s
         name = variant_name(
             result["model"], result["dataset"]["name"], result["alignment_function"], result["released_layout"]
         )
+        if result["seed"] in seeds[name]:
+            report.failures[file.parent.name] = (
+                f"{name}, seed {result['seed']}, is there twice; push one part at a time"
+            )
+            continue
         seeds[name][result["seed"]] = file.parent
     if not seeds and not report.failures:
         raise ResultsError("There are no finished runs to push.", path=output)
