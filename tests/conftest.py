@@ -80,3 +80,20 @@ def golden_root() -> Path:
 def data_root() -> Path:
     """Real photographs and captions, one folder a data set; never part of the repository."""
     return root_or_skip("VL_ALIGNMENT_DATA", "../shared/data")
+
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install 'vl-alignment[browser]'"
+    )
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs a browser at {CHROMIUM}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()

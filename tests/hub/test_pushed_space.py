@@ -3,7 +3,7 @@
 import pytest
 from huggingface_hub import snapshot_download
 from tests.pipelines.repositories import TEXTS
-from tests.serving.test_demo_browser import DESKTOP, Visit, chromium, running_space  # noqa: F401
+from tests.serving.test_demo_browser import DESKTOP, Visit, running_space
 
 from vl_alignment.hub.push import push_study
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.hub, pytest.mark.browser, pytest.mark.slow]
 PAGES = {"Match captions": "Match", "Ask": "Ask", "Ask what is written": "Read", "Draw": "Draw"}
 
 
-def test_the_space_of_a_study_shows_one_variant_of_every_model(chromium, client, tmp_path):  # noqa: F811
+def test_the_space_of_a_study_shows_one_variant_of_every_model(chromium, client, tmp_path):
     for kind in ("scan", "mac", "m4c", "attngan"):
         write_run(tmp_path / "runs", kind, "additive")
     report = push_study(tmp_path / "runs", "me", space="trial")
@@ -22,7 +22,8 @@ def test_the_space_of_a_study_shows_one_variant_of_every_model(chromium, client,
     space = snapshot_download(
         report.space.repo_id, repo_type="space", local_dir=tmp_path / "space", cache_dir=tmp_path / "cache"
     )
-    variables = {"HF_ENDPOINT": client.url, "HF_HOME": str(tmp_path / "huggingface"), "HF_TOKEN": OWNER_TOKEN}
+    variables = {"HF_ENDPOINT": client.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    variables |= {"HF_HOME": str(tmp_path / "huggingface"), "HF_TOKEN": OWNER_TOKEN}
     with running_space(tmp_path / "space", tmp_path / "log.txt", **variables) as address:
         assert str(space) == str(tmp_path / "space")
         visitor = Visit(chromium, address, DESKTOP)
