@@ -144,7 +144,7 @@ def test_charts_name_functions_and_groups(tmp_path, split, runs):
 def test_strata_of_coco_photographs(data_root, tmp_path):
     folder = data_root / "coco"
     if not folder.exists():
-        pytest.skip(f"no {folder}")
+        pytest.skip(f"needs the photographs of COCO in {folder} ($VL_ALIGNMENT_DATA)")
     annotations = folder / "annotations"
     data = load_coco_captions(
         annotations / "captions_train2017.json",

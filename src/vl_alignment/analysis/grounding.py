@@ -17,7 +17,8 @@ from ..data.coco_segments import CocoSegments
 from ..data.named_data import check_splits, data_folder
 from ..data.question_records import QuestionData
 from ..models.errors import ConfigurationError, DataError, ResultsError
-from ..training.evaluation import LoadedSplit, load_split, model_task
+from ..training.evaluation import LoadedSplit, built_in_preset, load_split, model_task, split_images
+from ..training.preparation import BUILT_IN
 from ..training.presets import get_preset
 from ..training.runs import RunDirectory, commit, read_result, versions, write_json
 from .grounding_models import gather_answers, gather_captions, gather_drawings, gather_readings
@@ -37,14 +38,7 @@ __all__ = ["GroundingSettings", "evaluate_grounding", "ground_run", "run_folders
 
 OCCLUSIONS = ("mean", "zero")
 LIMIT = 200
-BUILT_IN = ("blocks", "blocks-text")
 SPLITS = ("train", "validation", "test")
-_PRESETS = {
-    "retrieval": "blocks",
-    "question-answering": "blocks-vqa",
-    "text-question-answering": "blocks-text",
-    "text-to-image": "blocks-t2i",
-}
 
 
 @dataclass(frozen=True)
@@ -116,9 +110,11 @@ def evaluate_grounding(
     """
     settings = settings or GroundingSettings()
     task = model_task(folder)
-    if task not in _PRESETS:
-        raise ConfigurationError(f"{folder} holds a model for {task}; attention is measured for {', '.join(_PRESETS)}")
-    preset = preset or _PRESETS[task]
+    if task not in _GATHERERS:
+        raise ConfigurationError(
+            f"{folder} holds a model for {task}; attention is measured for {', '.join(_GATHERERS)}"
+        )
+    preset = preset or built_in_preset(folder)
     load = partial(load_split, folder, preset, regions=regions, options=options)
     places_of = None
     if preset == "coco":
@@ -132,14 +128,14 @@ def evaluate_grounding(
         loaded = load(data_dir=data_dir, split=split, sizes=sizes)
     loaded = _limited(loaded, settings.limit)
     loaded.model.to(Accelerator(cpu=device == "cpu").device)
-    gathered = _gather(loaded, settings, places_of)
+    gathered = _GATHERERS[task](loaded, settings, places_of)
     config = loaded.model.config
     return {
         "schema_version": SCHEMA_VERSION,
         "task": task,
         "dataset": loaded.name,
         "split": loaded.split,
-        "pictures": len(_images(loaded.part)[loaded.split]),
+        "pictures": len(split_images(loaded.part)[loaded.split]),
         "model": config.model_type,
         "alignment_function": config.alignment_function,
         "released_layout": config.released_layout,
@@ -214,14 +210,13 @@ def run_folders(paths: Sequence[str | Path]) -> list[Path]:
     return folders
 
 
-def _gather(loaded: LoadedSplit, settings: GroundingSettings, places_of: Any) -> Gathered:
-    if loaded.task == "retrieval":
-        return gather_captions(loaded, settings.occlusion, places_of)
-    if loaded.task == "question-answering":
-        return gather_answers(loaded, settings.occlusion)
-    if loaded.task == "text-question-answering":
-        return gather_readings(loaded, settings.occlusion)
-    return gather_drawings(loaded, settings.occlusion, settings.seed)
+# By the task of the model; `places_of` says where a caption's nouns are, if the data set does.
+_GATHERERS: dict[str, Callable[[LoadedSplit, GroundingSettings, Any], Gathered]] = {
+    "retrieval": lambda loaded, settings, places_of: gather_captions(loaded, settings.occlusion, places_of),
+    "question-answering": lambda loaded, settings, _: gather_answers(loaded, settings.occlusion),
+    "text-question-answering": lambda loaded, settings, _: gather_readings(loaded, settings.occlusion),
+    "text-to-image": lambda loaded, settings, _: gather_drawings(loaded, settings.occlusion, settings.seed),
+}
 
 
 def _scored(gathered: Gathered, settings: GroundingSettings) -> dict[str, dict[str, Any]]:
@@ -247,14 +242,10 @@ def _few(preset: str, split: str | None, limit: int) -> dict[str, int] | None:
 
 def _limited(loaded: LoadedSplit, limit: int) -> LoadedSplit:
     """Keep the first pictures of the split."""
-    images = _images(loaded.part)
+    images = split_images(loaded.part)
     few = datasets.DatasetDict({name: table.select(range(min(limit, len(table)))) for name, table in images.items()})
     part = loaded.part.with_images(few) if isinstance(loaded.part, QuestionData) else few
     return replace(loaded, part=part)
-
-
-def _images(part: Any) -> datasets.DatasetDict:
-    return part.images if isinstance(part, QuestionData) else part
 
 
 def _coco(data_dir: str | Path | None, split: str | None) -> tuple[str, datasets.DatasetDict, CocoSegments]:

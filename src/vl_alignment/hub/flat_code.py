@@ -4,13 +4,13 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..models.processing_base import SquareImageProcessorPil
+from ..serving.space import requirements_text
 from .registered_function import add_registered_function
 from .variants import task_of_model
 
@@ -18,7 +18,6 @@ __all__ = ["save_with_code", "without_local_paths"]
 
 # What the flat files import; requirements.txt carries this package's own bounds of them.
 REQUIRED = ("huggingface-hub", "numpy", "pillow", "safetensors", "tokenizers", "torch", "transformers")
-DISTRIBUTION = "vl-alignment"
 
 
 def save_with_code(model: Any, processor: Any, folder: Path) -> None:
@@ -45,7 +44,7 @@ def save_with_code(model: Any, processor: Any, folder: Path) -> None:
     pipeline_class, pipeline_file = PIPELINES[task.pipeline]
     _copy_with_siblings(Path(pipeline_file), folder)
     _copy_with_siblings(Path(__file__).parents[1] / "serving" / "handler.py", folder)
-    (folder / "requirements.txt").write_text(_requirements(), encoding="utf-8")
+    (folder / "requirements.txt").write_text(requirements_text(REQUIRED), encoding="utf-8")
 
     configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     reference = configuration["auto_map"]["AutoModel"]
@@ -84,10 +83,3 @@ def _registered(classes: dict[type, str]) -> Iterator[None]:
 def _copy_with_siblings(file: Path, folder: Path) -> None:
     for path in (file, *map(Path, get_relative_import_files(str(file)))):
         shutil.copyfile(path, folder / path.name)
-
-
-def _requirements() -> str:
-    """Return what an endpoint installs: this package's bounds, of the packages that the flat files import."""
-    bounds = [line for line in metadata.requires(DISTRIBUTION) or () if "extra ==" not in line]
-    named = {line.split("<")[0].split(">")[0].strip().lower(): line for line in bounds}
-    return "".join(f"{named[name]}\n" for name in REQUIRED)

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..data.blocks import (
 )
 from ..models.errors import HubError
 
-__all__ = ["SDK_VERSION", "write_examples", "write_space"]
+__all__ = ["SDK_VERSION", "requirements_text", "write_examples", "write_space"]
 
 SDK_VERSION = "6.31.0"
 """Of gradio, which the Hub installs by it."""
@@ -97,7 +97,7 @@ def write_space(folder: Path | str, models: Sequence[str], *, title: str) -> Non
     (page / "__init__.py").write_text('"""The page of this Space."""\n', encoding="utf-8")
     (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
     (folder / "models.json").write_text(json.dumps(list(models), indent=1) + "\n", encoding="utf-8")
-    (folder / "requirements.txt").write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text(requirements_text(REQUIREMENTS), encoding="utf-8")
     write_examples(folder / "examples")
     readme = README.format(
         title=json.dumps(title.strip(), ensure_ascii=False),
@@ -144,7 +144,8 @@ def write_examples(folder: Path | str) -> None:
     (folder / "examples.json").write_text(text, encoding="utf-8")
 
 
-def _requirements() -> list[str]:
-    """Return the bounds that this package sets for what the page imports; gradio is the Hub's to install."""
-    listed = requires("vl-alignment") or []
-    return [line for line in listed if re.split(r"[<>=!~ ;\[]", line)[0] in REQUIREMENTS and "extra" not in line]
+def requirements_text(packages: Collection[str]) -> str:
+    """Return the requirements.txt of what travels: the bounds that this package itself sets for those it imports."""
+    listed = [line for line in requires("vl-alignment") or () if "extra ==" not in line]
+    named = {re.split(r"[<>=!~ ;\[]", line)[0].lower(): line for line in listed}
+    return "".join(f"{named[package]}\n" for package in packages)

@@ -36,7 +36,16 @@ from .question_objective import QuestionObjective
 from .text_question_objective import TextQuestionObjective
 from .text_to_image_study import TextToImageStudy
 
-__all__ = ["LoadedSplit", "evaluate", "load_images", "load_model", "load_split", "model_task"]
+__all__ = [
+    "LoadedSplit",
+    "built_in_preset",
+    "evaluate",
+    "load_images",
+    "load_model",
+    "load_split",
+    "model_task",
+    "split_images",
+]
 
 Data: TypeAlias = datasets.DatasetDict | QuestionData
 Loaded = TypeVar("Loaded")
@@ -182,6 +191,11 @@ def model_task(folder: str | Path) -> str:
     return _kind(folder).task
 
 
+def built_in_preset(folder: str | Path) -> str:
+    """Return the preset whose data the model in a folder is measured on unless another is named; see `model_task`."""
+    return _kind(folder).preset
+
+
 def load_model(folder: str | Path, task: str | None = None, *, word_vectors: Any = None) -> tuple[Any, Any]:
     """Load a model in evaluation mode, and its processor, by the type that its configuration names.
 
@@ -221,7 +235,7 @@ def load_images(
 ) -> datasets.DatasetDict:
     """Load the pictures of a preset's data set; arguments and errors as of `evaluate`."""
     chosen = get_preset(preset)
-    return _images(load_data(chosen["task"], chosen["data"], data_dir, sizes))
+    return split_images(load_data(chosen["task"], chosen["data"], data_dir, sizes))
 
 
 def evaluate(
@@ -332,7 +346,7 @@ def load_split(
     if data is None:
         data = load_data(chosen["task"], own, data_dir, sizes)
     if kind.objective is None:
-        part, store = datasets.DatasetDict({split: select_split(_images(data), split)}), None
+        part, store = datasets.DatasetDict({split: select_split(split_images(data), split)}), None
     else:
         part, store = _one_split(data, split, model.config, regions)
     return LoadedSplit(kind.task, own["name"], model, processor, data, part, split, store)
@@ -359,7 +373,8 @@ def _loaded(load: Callable[[Any], Loaded], folder: str | Path, what: str) -> Loa
         raise CheckpointError(f"{what} cannot be loaded: {reason}", path=folder) from error
 
 
-def _images(data: Data) -> datasets.DatasetDict:
+def split_images(data: Data) -> datasets.DatasetDict:
+    """The pictures of a data set, by split, whether or not questions stand apart from them."""
     return data.images if isinstance(data, QuestionData) else data
 
 
@@ -367,7 +382,7 @@ def _one_split(
     data: Data, split: str, config: VisionAlignmentConfig, regions: str | Path | None
 ) -> tuple[Data, RegionStore | None]:
     """Return the data of one split without pictures that have no regions, and the regions where they are stored."""
-    images = datasets.DatasetDict({split: select_split(_images(data), split)})
+    images = datasets.DatasetDict({split: select_split(split_images(data), split)})
     store = _open_regions(regions, images, config)
     readable = images if store is None else without_failed_images(images, store)
     if isinstance(data, QuestionData):
