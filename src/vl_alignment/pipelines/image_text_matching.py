@@ -1,23 +1,20 @@
 """Pipeline "image-text-matching": how well texts fit a picture, or pictures a text, by SCAN.
 
-The file travels to the Hub beside the weights and stands alone: of the package it needs nothing.
+The file travels to the Hub beside the weights, with the one that it imports: of the package they need nothing.
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from transformers import AutoModel, Pipeline
-from transformers.image_utils import load_image
+
+from .packaged_pipeline import PackagedPipeline, grid_shape, opened_picture
 
 __all__ = ["ImageTextMatchingPipeline"]
 
 
-class ImageTextMatchingPipeline(Pipeline):
+class ImageTextMatchingPipeline(PackagedPipeline):
     """Ranks texts for a picture, or pictures for each text, and shows which regions each word looks at.
 
     Args:
@@ -33,35 +30,7 @@ class ImageTextMatchingPipeline(Pipeline):
         [{'text': 'a dog runs', 'score': 0.61, 'rank': 1}, {'text': 'a red car', 'score': 0.18, 'rank': 2}]
     """
 
-    task_name = "image-text-matching"
-    model: Any
-    processor: Any
-    _load_processor: Any = True
-    _load_image_processor: Any = False
-    _load_video_processor: Any = False
-    _load_feature_extractor: Any = False
-    _load_tokenizer: Any = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        config = self.model.config
-        if config.model_type != "scan":
-            raise ValueError(f"{self.task_name} needs a SCAN model; this one is of type {config.model_type!r}")
-        if config.vision_config is None:
-            raise ValueError(
-                "this model has no vision backbone: it reads region features made by "
-                f"{config.region_extractor or 'an extractor of your own'}. Give it those: "
-                "processor(text=texts, region_features=features); the vl_alignment package makes them "
-                "(vl-alignment predict)"
-            )
-        self.tokenizer = self.processor.tokenizer  # batches ask for it
-        # What is written as `custom_pipelines`, wherever this class was loaded from.
-        self._registered_impl = {self.task_name: {"impl": type(self), "pt": (AutoModel,)}}
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save model, processor and this file; see `Pipeline.save_pretrained`."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+    tasks = {"scan": "image-text-matching"}
 
     def __call__(self, images: Any = None, texts: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Score texts against pictures.
@@ -109,7 +78,7 @@ class ImageTextMatchingPipeline(Pipeline):
         listed_images = list(images) if ranks_images else [images]
         if not listed_images:
             raise ValueError("there are no images; give one at least")
-        encoded = self.processor(text=listed_texts, images=[_opened(image) for image in listed_images])
+        encoded = self.processor(text=listed_texts, images=[opened_picture(image) for image in listed_images])
         item = {**encoded, "texts": listed_texts, "ranks_images": ranks_images, "one_text": isinstance(texts, str)}
         return {"item": item}  # under one name: a batch is then a list of items, none of which is padded
 
@@ -154,9 +123,8 @@ class ImageTextMatchingPipeline(Pipeline):
         entry = {"text": matched["texts"][text], "score": float(matched["scores"][image, text])}
         if "attentions" in matched:
             words, attention = matched["words"][text], matched["attentions"][image, text]
-            rows = round(attention.shape[1] ** 0.5)
             entry |= {"attention": attention[: len(words)].tolist(), "words": words}
-            entry["grid"] = [rows, attention.shape[1] // rows]
+            entry["grid"] = grid_shape(attention.shape[1])
         return entry
 
 
@@ -166,14 +134,3 @@ def _ranked(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for rank, entry in enumerate(entries, start=1):
         entry["rank"] = rank
     return entries
-
-
-def _opened(image: Any) -> Image.Image:
-    """A picture in RGB, turned as its camera says, from any of the forms that a call takes."""
-    try:
-        if isinstance(image, (bytes, bytearray)):
-            image = Image.open(io.BytesIO(image))
-        return load_image(str(image) if isinstance(image, Path) else image)
-    # What Pillow's decoders raise for damaged files; a decompression bomb's error has no narrower base.
-    except Exception as error:
-        raise ValueError(f"the picture cannot be read ({error!s:.200}); give a complete image file") from error

@@ -1,18 +1,19 @@
 """Pipeline "text-to-image-attngan": pictures drawn of captions by AttnGAN.
 
-The file travels to the Hub beside the weights and stands alone: of the package it needs nothing.
+The file travels to the Hub beside the weights, with the one that it imports: of the package they need nothing.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
-from transformers import AutoModel, Pipeline
+
+from .packaged_pipeline import PackagedPipeline
 
 __all__ = ["AttnGanTextToImagePipeline"]
 
 
-class AttnGanTextToImagePipeline(Pipeline):
+class AttnGanTextToImagePipeline(PackagedPipeline):
     """Draws pictures of captions.
 
     Args:
@@ -27,28 +28,8 @@ class AttnGanTextToImagePipeline(Pipeline):
         >>> draw("a small red bird", num_images=4)[0].save("bird.png")  # doctest: +SKIP
     """
 
-    task_name = "text-to-image-attngan"
-    model: Any
-    processor: Any
-    _load_processor: Any = True
-    _load_image_processor: Any = False
-    _load_video_processor: Any = False
-    _load_feature_extractor: Any = False
-    _load_tokenizer: Any = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.model.config.model_type != "attngan":
-            kind = self.model.config.model_type
-            raise ValueError(f"{self.task_name} needs an AttnGAN model; this one is of type {kind!r}")
-        self.tokenizer = self.processor.tokenizer  # batches ask for it
-        # What is written as `custom_pipelines`, wherever this class was loaded from.
-        self._registered_impl = {self.task_name: {"impl": type(self), "pt": (AutoModel,)}}
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save model, processor and this file; see `Pipeline.save_pretrained`."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+    tasks = {"attngan": "text-to-image-attngan"}
+    sees_pictures = False
 
     def __call__(self, prompts: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Draw pictures of captions.

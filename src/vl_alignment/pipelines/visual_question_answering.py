@@ -1,27 +1,24 @@
 """Pipelines "clevr-question-answering" (MAC) and "text-visual-question-answering" (M4C): questions about pictures.
 
-The file travels to the Hub beside the weights and stands alone: of the package it needs nothing.
+The file travels to the Hub beside the weights, with the one that it imports: of the package they need nothing.
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModel, Pipeline
-from transformers.image_utils import load_image
+
+from .packaged_pipeline import PackagedPipeline, grid_shape, opened_picture
 
 __all__ = ["VisualQuestionAnsweringPipeline"]
 
-_TASKS = {"mac": "clevr-question-answering", "m4c": "text-visual-question-answering"}
 _BOX_DIGITS = 4  # less than a pixel of any picture
 
 
-class VisualQuestionAnsweringPipeline(Pipeline):
+class VisualQuestionAnsweringPipeline(PackagedPipeline):
     """Answers questions about pictures, and shows where the model looks.
 
     MAC chooses among the answers that it knows. M4C reads: its answers are also copied from the text in the picture,
@@ -41,35 +38,11 @@ class VisualQuestionAnsweringPipeline(Pipeline):
         [{'answer': 'red', 'score': 0.97}]
     """
 
-    model: Any
-    processor: Any
-    _load_processor: Any = True
-    _load_image_processor: Any = False
-    _load_video_processor: Any = False
-    _load_feature_extractor: Any = False
-    _load_tokenizer: Any = False
+    tasks = {"mac": "clevr-question-answering", "m4c": "text-visual-question-answering"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config = self.model.config
-        if config.model_type not in _TASKS:
-            raise ValueError(f"this pipeline needs a MAC or M4C model; this one is of type {config.model_type!r}")
-        if config.vision_config is None:
-            raise ValueError(
-                "this model has no vision backbone: it reads region features made by "
-                f"{config.region_extractor or 'an extractor of your own'}. Give it those: "
-                "processor(text=questions, region_features=features); the vl_alignment package makes them "
-                "(vl-alignment predict)"
-            )
-        self.reads = config.model_type == "m4c"
-        self.tokenizer = self.processor.tokenizer  # batches ask for it
-        # What is written as `custom_pipelines`, wherever this class was loaded from.
-        self._registered_impl = {_TASKS[config.model_type]: {"impl": type(self), "pt": (AutoModel,)}}
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save model, processor and this file; see `Pipeline.save_pretrained`."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+        self.reads = self.model.config.model_type == "m4c"
 
     def __call__(  # type: ignore[override]
         self, image: Any = None, question: Any = None, ocr_tokens: Any = None, ocr_boxes: Any = None, **kwargs: Any
@@ -122,7 +95,7 @@ class VisualQuestionAnsweringPipeline(Pipeline):
             raise ValueError('give an image and a question, or dicts {"image": ..., "question": ...}')
         if not isinstance(inputs["question"], str):
             raise ValueError(f"a question must be a string, not {inputs['question']!r:.200}")
-        picture = _opened(inputs["image"])
+        picture = opened_picture(inputs["image"])
         text = self._text_in(picture, inputs, text_reader)
         encoded = self.processor(text=inputs["question"], images=[picture], **text)
         # A tuple tells the tokens of one picture from the list that a batch makes of several.
@@ -188,7 +161,7 @@ class VisualQuestionAnsweringPipeline(Pipeline):
                     image = output.image_attentions[place]
                     answers[0]["attention"] = {
                         "words": self.processor.tokenizer.convert_ids_to_tokens(ids[row, :length]),
-                        "grid": _grid(image.shape[1]),
+                        "grid": grid_shape(image.shape[1]),
                         "question": output.question_attentions[place].tolist(),
                         "image": image.tolist(),
                     }
@@ -237,7 +210,7 @@ class VisualQuestionAnsweringPipeline(Pipeline):
             maps.append(
                 {
                     "words": self.processor.tokenizer.convert_ids_to_tokens(ids),
-                    "grid": _grid(end - begin),
+                    "grid": grid_shape(end - begin),
                     "question": own[:, : len(ids)].tolist(),
                     "image": own[:, begin:end].tolist(),
                     "ocr": own[:, end : end + len(tokens[row])].tolist(),
@@ -283,20 +256,3 @@ def _source(word: Any) -> dict[str, Any]:
 
 def _rounded(box: Sequence[float]) -> list[float]:
     return [round(edge, _BOX_DIGITS) for edge in box]
-
-
-def _grid(regions: int) -> list[int]:
-    """(rows, columns) of the regions: the backbones see squares."""
-    rows = round(regions**0.5)
-    return [rows, regions // rows]
-
-
-def _opened(image: Any) -> Image.Image:
-    """A picture in RGB, turned as its camera says, from any of the forms that a call takes."""
-    try:
-        if isinstance(image, (bytes, bytearray)):
-            image = Image.open(io.BytesIO(image))
-        return load_image(str(image) if isinstance(image, Path) else image)
-    # What Pillow's decoders raise for damaged files; a decompression bomb's error has no narrower base.
-    except Exception as error:
-        raise ValueError(f"the picture cannot be read ({error!s:.200}); give a complete image file") from error
