@@ -16,7 +16,8 @@ from .run_folder import SETTINGS, write_run
 
 REPOSITORY = "me/scan-blocks-general_key"
 SCAN_FILES = {
-    *("README.md", "config.json", "handler.py", "image_text_matching.py", "model.safetensors", "processor_config.json"),
+    *("README.md", "config.json", "handler.py", "image_text_matching.py", "model.safetensors", "packaged_pipeline.py"),
+    "processor_config.json",
     *("requirements.txt", "results.json", "tokenizer.json", "tokenizer_config.json", "training_arguments.json"),
     *("alignment.py", "alignment_function.py", "checked_inputs.py", "configuration_base.py", "configuration_scan.py"),
     *("errors.py", "modeling_base.py", "modeling_scan.py", "processing_base.py", "processing_scan.py"),

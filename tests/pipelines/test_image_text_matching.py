@@ -103,7 +103,7 @@ def test_other_models_are_refused():
     with pytest.raises(ValueError, match=r"no vision backbone.*made by grid-8. Give it those: processor\(text=texts"):
         tiny_pipeline("scan", vision_config=None, region_extractor="grid-8")
     mac = tiny_pipeline("mac")
-    with pytest.raises(ValueError, match="needs a SCAN model; this one is of type 'mac'"):
+    with pytest.raises(ValueError, match="needs a model of type scan; this one is of type 'mac'"):
         pipeline("image-text-matching", model=mac.model, processor=mac.processor)
 
 

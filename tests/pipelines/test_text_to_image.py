@@ -58,7 +58,7 @@ def test_what_cannot_be_used_is_refused():
     with pytest.raises(TypeError, match="unknown argument 'guidance_scale'"):
         run(TEXTS[0], guidance_scale=3)
     mac = tiny_pipeline("mac")
-    with pytest.raises(ValueError, match="needs an AttnGAN model; this one is of type 'mac'"):
+    with pytest.raises(ValueError, match="needs a model of type attngan; this one is of type 'mac'"):
         pipeline("text-to-image-attngan", model=mac.model, processor=mac.processor)
 
 

@@ -166,7 +166,7 @@ def test_other_models_are_refused():
     with pytest.raises(ValueError, match="no vision backbone.*region_features=features"):
         tiny_pipeline("mac", vision_config=None)
     scan = tiny_pipeline("scan")
-    with pytest.raises(ValueError, match="needs a MAC or M4C model; this one is of type 'scan'"):
+    with pytest.raises(ValueError, match="needs a model of type mac or m4c; this one is of type 'scan'"):
         pipeline("clevr-question-answering", model=scan.model, processor=scan.processor)
 
 
