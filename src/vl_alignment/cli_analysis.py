@@ -32,6 +32,7 @@ def _add_study(add: AddCommand) -> None:
     parser.add_argument("plan", type=Path, metavar="STUDY.yaml", help="what to run; see below")
     parser.add_argument("--output", type=Path, help="folder of the study, in place of the file's")
     parser.add_argument("--processes", type=int, help="runs at a time, in place of the file's")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="work on these alone; others may work on the rest")
     parser.add_argument("--dry-run", action="store_true", help="check everything, load the data, and print the plan")
 
 
@@ -77,9 +78,10 @@ def _study(parsed: argparse.Namespace) -> None:
     from .analysis.study_plan import read_plan
     from .models.errors import ResultsError
 
-    plan = read_plan(parsed.plan, output=parsed.output)
+    whole = read_plan(parsed.plan, output=parsed.output)
+    plan = whole.only(parsed.parts) if parsed.parts else whole
     if parsed.processes is not None:
-        plan = replace(plan, processes=parsed.processes)
+        whole = replace(whole, processes=parsed.processes)
     if parsed.dry_run:
         finished = finished_cells(plan)
         for part in plan.parts:
@@ -89,7 +91,7 @@ def _study(parsed: argparse.Namespace) -> None:
         for cell in plan.cells:
             print(f"{'is done' if cell in finished else 'would train'}: {cell.title}")
         return
-    summary = run_study(plan, parsed.plan)
+    summary = run_study(whole, parsed.plan, only=parsed.parts)
     if (plan.output / "report.html").exists():
         print(f"report: {plan.output / 'report.html'}")
     if summary.failed:

@@ -81,6 +81,17 @@ def test_the_next_call_does_what_is_missing(finished):
 
 
 @pytest.mark.slow
+def test_one_part_goes_on_while_another_process_has_the_rest(finished):
+    folder, *_ = finished
+    file = folder / "two.yaml"
+    file.write_text((folder / "plan.yaml").read_text() + "  - {preset: blocks-vqa, seeds: [0]}\n")
+    with filelock.FileLock(folder / "out" / "blocks-vqa" / ".lock"):
+        assert run_study(read_plan(file), file, only=["small"], announce=lambda line: None).done == 2
+        with pytest.raises(ConfigurationError, match="another process"):
+            run_study(read_plan(file), file)
+
+
+@pytest.mark.slow
 def test_results_of_a_half_written_line_are_kept_and_made_again(finished):
     folder, *_ = finished
     plan = read_plan(folder / "plan.yaml")
@@ -104,7 +115,10 @@ def test_runs_of_other_settings_are_not_mixed_up(tmp_path):
 
 def test_a_second_process_says_that_the_study_runs_already(tmp_path):
     file = written_plan(tmp_path)
-    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(ConfigurationError, match="another process"):
+    with (
+        filelock.FileLock(tmp_path / "out" / "small" / ".lock"),
+        pytest.raises(ConfigurationError, match="another process"),
+    ):
         run_study(read_plan(file), file)
 
 

@@ -80,3 +80,10 @@ def test_what_cannot_be_is_said_with_its_place(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match="nothing.yaml"):
         read_plan(tmp_path / "nothing.yaml")
+
+
+def test_some_parts_of_a_plan():
+    plan = read_plan(EXAMPLE)
+    assert plan.only([plan.parts[1].name]).parts == plan.parts[1:2]
+    with pytest.raises(ConfigurationError, match=r"no part \['nothing'\]; its parts are"):
+        plan.only(["nothing"])

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,12 @@ class _Work:
 
 
 def run_study(
-    plan: StudyPlan, plan_file: str | Path, *, command: str | None = None, announce: Callable[[str], None] = print
+    plan: StudyPlan,
+    plan_file: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    command: str | None = None,
+    announce: Callable[[str], None] = print,
 ) -> StudySummary:
     """Do everything that a plan says and is not done yet: runs, controls, tables, reports.
 
@@ -81,15 +86,19 @@ def run_study(
     Args:
         plan: Of `read_plan`.
         plan_file: The file that it was read from, for the processes.
+        only: Names of the parts to work on; another process may work on the rest. The page shows all that is there.
         command: What is recorded as the command; what was typed, where None.
         announce: Called with a line for every run that ends.
 
     Raises:
-        ConfigurationError: Another process runs the same study, or earlier runs of a part were made of something else.
+        ConfigurationError: Another process works on one of the parts, earlier runs of a part were made of something
+            else, or a part is unknown.
         TrainingInterrupted: After Ctrl-C or kill, when the runs have saved.
     """
-    with _alone(plan.output):
+    whole, plan = plan, plan.only(only) if only else plan
+    with contextlib.ExitStack() as held:
         for part in plan.parts:
+            held.enter_context(_alone(plan.output / part.name))
             check_part(plan.output / part.name, part)
         with InterruptionGuard() as interruption:
             scheduler = _Scheduler(plan, Path(plan_file), command or recorded_command(), announce, interruption)
@@ -105,7 +114,7 @@ def run_study(
                 [_Work(part, "controls", f"{part.name}: controls") for part in parts if part.controls]
             )
             scheduler.work_through([_Work(part, "report", f"{part.name}: report") for part in parts])
-        _write_report(plan)
+        _write_report(whole)
     return StudySummary(len(finished_cells(plan)), scheduler.failed)
 
 
@@ -278,7 +287,7 @@ def check_part(folder: Path, part: StudyPart) -> None:
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Hold the study's folder for this process.
+    """Hold the folder of a part for this process.
 
     Raises:
         ConfigurationError: Another process has it, or it cannot be written.
@@ -288,7 +297,7 @@ def _alone(output: Path) -> Iterator[None]:
         lock = filelock.FileLock(output / ".lock", timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
-        raise ConfigurationError(f"{output}: another process runs this study; wait for it, or stop it") from error
+        raise ConfigurationError(f"{output}: another process works on it; wait for it, or stop it") from error
     except OSError as error:
         raise ConfigurationError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
     try:

@@ -4,8 +4,8 @@
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,18 @@ class StudyPlan:
     def part(self, name: str) -> StudyPart:
         """Return the part of this name."""
         return next(part for part in self.parts if part.name == name)
+
+    def only(self, names: Sequence[str]) -> "StudyPlan":
+        """Return the plan of these parts alone.
+
+        Raises:
+            ConfigurationError: One of them is unknown.
+        """
+        known = [part.name for part in self.parts]
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise ConfigurationError(f"the study has no part {unknown}; its parts are {known}")
+        return replace(self, parts=tuple(part for part in self.parts if part.name in names))
 
 
 def read_plan(path: str | Path, *, output: str | Path | None = None) -> StudyPlan:
