@@ -69,5 +69,5 @@ clean:  ## Remove the environment, caches and build products; outputs/ stays
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test,lint,features,hdf5,ocr,demo,browser]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test,lint,features,hdf5,ocr,index,demo,browser]"
 	touch $@
