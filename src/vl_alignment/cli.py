@@ -112,19 +112,29 @@ def _prepared(parsed: argparse.Namespace) -> Any:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from .analysis.comparison import compare, planned_runs, write_comparison
+    from .analysis.comparison import compare, failed_runs, planned_runs, write_comparison
+    from .analysis.nouns import build_noun_tagger
+    from .models.errors import ResultsError
     from .training.presets import get_preset
 
     task = _settle(parsed)
     seeds = parsed.seeds if parsed.seeds is not None else get_preset(parsed.preset)["data"]["seeds"]
     runs = planned_runs(parsed.functions, seeds, task)
+    if parsed.noun_tagger is not None:
+        build_noun_tagger(parsed.noun_tagger)  # not after hours that its name is unknown
     study = _prepared(parsed)
     if parsed.dry_run:
         _print_plan(study, runs, parsed.output)
         return
     compare(study, parsed.output, runs, controls=not parsed.no_controls, released_layout=parsed.released_layout)
-    print(write_comparison(parsed.output, study, pictures=parsed.pictures))
+    print(write_comparison(parsed.output, study, pictures=parsed.pictures, noun_tagger=parsed.noun_tagger))
     print(f"report: {parsed.output / 'report.html'}")
+    if failed := failed_runs(parsed.output, runs, parsed.released_layout):
+        raise ResultsError(
+            f"{len(runs) - len(failed)} of {len(runs)} runs are done. Not done: "
+            + "; ".join(f"{title}: {failure}" for title, failure in failed.items()),
+            path=parsed.output,
+        )
 
 
 def _train(parsed: argparse.Namespace) -> None:

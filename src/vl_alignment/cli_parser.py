@@ -203,7 +203,7 @@ def _add_compare(commands: Any) -> None:
         commands,
         "compare",
         "Train alignment functions x seeds on one data set, print the paper's table and write the report. "
-        "Run it again to go on after an interruption.",
+        "Run it again to go on after an interruption. Several data sets, several runs at a time: see `study`.",
     )
     _add_preparation(parser, "outputs/{preset}")
     parser.add_argument(
@@ -214,6 +214,9 @@ def _add_compare(commands: Any) -> None:
         "--pictures", type=int, default=4, help="test images in the report, with attention (%(default)s)"
     )
     parser.add_argument("--no-controls", action="store_true", help="leave out the control runs")
+    parser.add_argument(
+        "--noun-tagger", metavar="NAME", help="what counts the nouns of captions (blocks for blocks, else english)"
+    )
 
 
 def _add_train(commands: Any) -> None:

@@ -1,10 +1,11 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from vl_alignment.analysis.comparison import compare, planned_runs, write_comparison
+from vl_alignment.analysis.comparison import compare, failed_runs, planned_runs, write_comparison
 from vl_alignment.analysis.controls import caption_owners, perfect_reader, shuffled_captions
 from vl_alignment.data.blocks import load_blocks
 from vl_alignment.models.errors import ConfigurationError, ResultsError
@@ -40,6 +41,25 @@ def test_runs_are_planned_seed_by_seed():
 def test_impossible_plans_are_refused(functions, seeds):
     with pytest.raises(ConfigurationError):
         planned_runs(functions, seeds)
+
+
+def test_a_run_that_fails_stops_no_other(compared, tmp_path):
+    study, output, *_ = compared
+    folder = shutil.copytree(output, tmp_path / "runs")
+    blocked = folder / "scan-blocks-cosine-seed0"
+    blocked.write_text("in the way")
+    lines: list[str] = []
+    runs = planned_runs(["cosine", "dot"], [0])
+    results = compare(study, folder, runs, controls=False, announce=lines.append)
+    assert [result["alignment_function"] for result in results] == ["dot"]
+    failed = failed_runs(folder, runs)
+    assert list(failed) == ["cosine, seed 0"] and str(blocked) in failed["cosine, seed 0"]
+    assert any("cosine, seed 0: FAILED" in line for line in lines)
+    with pytest.raises(Exception, match="cosine"):  # nothing went well
+        compare(study, folder, runs[:1], controls=False, announce=lines.append)
+    blocked.unlink()
+    compare(study, folder, runs[:1], controls=False, announce=lines.append)
+    assert failed_runs(folder, runs) == {}
 
 
 def test_every_run_is_a_line_of_the_results(compared):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vl_alignment.analysis.report import write_report
+from vl_alignment.analysis.report import render_sections, report_content, write_report
 from vl_alignment.models.errors import ResultsError
 
 from .synthetic import make_result
@@ -81,6 +81,14 @@ def test_identifiers_are_unique_and_references_exist(full):
     assert len(identifiers) == len(set(identifiers))
     references = page.attributes("aria-labelledby") + [value[1:] for value in page.attributes("xlink:href")]
     assert references and set(references) <= set(identifiers)
+
+
+def test_two_data_sets_of_one_task_share_a_page(results):
+    content = report_content(results)
+    page = Page("".join(render_sections(content, prefix=f"{name}-", level=3) for name in ("first", "second")))
+    identifiers = page.attributes("id")
+    assert len(identifiers) == len(set(identifiers))
+    assert {value[1:] for value in page.attributes("xlink:href")} <= set(identifiers)
 
 
 def test_what_it_says(full):

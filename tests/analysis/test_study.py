@@ -11,8 +11,8 @@ import time
 import filelock
 import pytest
 
+from vl_alignment.analysis.failures import read_failure
 from vl_alignment.analysis.study import check_part, finished_cells, run_study
-from vl_alignment.analysis.study_cell import failure_file
 from vl_alignment.analysis.study_plan import read_plan
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.interruption import TrainingInterrupted
@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
     blocked.write_text("in the way")
     lines: list[str] = []
     first = run_study(read_plan(file), file, command="vl-alignment study plan.yaml", announce=lines.append)
-    recorded = json.loads(failure_file(blocked.parent, "run-dot-0").read_text())
+    recorded = json.loads((blocked.parent / "failures" / "run-dot-0.json").read_text())
     blocked.unlink()
     second = run_study(read_plan(file), file, command="vl-alignment study plan.yaml", announce=lines.append)
     return folder, first, recorded, second, lines
@@ -70,7 +70,7 @@ def test_a_run_that_fails_is_recorded_and_stops_no_other(finished):
 def test_the_next_call_does_what_is_missing(finished):
     folder, _, _, second, lines = finished
     assert second.done == 2 and second.failed == {}
-    assert not failure_file(folder / "out" / "small", "run-dot-0").exists()
+    assert read_failure(folder / "out" / "small", "run-dot-0") is None
     assert sum("general_key (released), seed 0: done" in line for line in lines) == 1
     rows = [json.loads(line) for line in (folder / "out" / "small" / "results.jsonl").read_text().splitlines()]
     assert {row["run_id"] for row in rows} == {"scan-blocks-dot-seed0", "scan-blocks-general_key-released-seed0"}

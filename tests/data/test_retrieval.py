@@ -1,3 +1,5 @@
+import json
+
 import datasets
 import pytest
 
@@ -20,6 +22,18 @@ def test_a_folder_by_name(data_dir):
     data = load_retrieval_dataset("karpathy", data_dir)
     assert {name: len(split) for name, split in data.items()} == {"train": 8, "validation": 2, "test": 2}
     assert data["train"][0]["image"].size == (20, 10)
+
+
+def test_categories_come_from_annotations_beside_the_pictures(write_json, image_folder):
+    images = [{"filename": "00.jpg", "split": "test", "cocoid": 391895, "sentences": [{"raw": "A plane."}]}]
+    path = write_json("dataset_coco.json", {"images": images})
+    categories = [{"id": 5, "name": "airplane", "supercategory": "vehicle"}]
+    found = [{"image_id": 391895, "category_id": 5}]
+    (path.parent / "annotations").mkdir()
+    instances = {"images": [{"id": 391895, "file_name": "00.jpg"}], "annotations": found, "categories": categories}
+    (path.parent / "annotations" / "instances_val2014.json").write_text(json.dumps(instances))
+    data = load_retrieval_dataset("coco", path.parent, image_folder=image_folder)
+    assert data["test"]["categories"][:] == [[{"name": "airplane", "supercategory": "vehicle"}]]
 
 
 def test_default_folder_comes_from_the_environment(data_dir, monkeypatch):

@@ -25,6 +25,7 @@ __all__ = [
     "curve_charts",
     "dashes",
     "inline_svg",
+    "prefixed_svg",
     "interval_chart",
     "series_name",
     "stand_in",
@@ -211,14 +212,19 @@ def inline_svg(figure: Figure, identity: str, label: str) -> str:
     # A style element would hold for the whole page.
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     # Several figures share a page: matplotlib names their parts alike.
-    text = re.sub(r'\bid="', f'id="{identity}-', text)
-    text = text.replace('xlink:href="#', f'xlink:href="#{identity}-').replace("url(#", f"url(#{identity}-")
+    text = prefixed_svg(text, f"{identity}-")
     text = text.replace(TEXT, "currentColor").replace(LINE, "var(--line)")
     for series in SERIES:
         text = text.replace(stand_in(series), f"var(--series-{series})")
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
     text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
     return text.replace("<svg ", f'<svg role="img" aria-label={quoteattr(label)} ', 1)
+
+
+def prefixed_svg(svg: str, prefix: str) -> str:
+    """Return an SVG element whose identifiers, and what refers to them, begin with `prefix`."""
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    return svg.replace('xlink:href="#', f'xlink:href="#{prefix}').replace("url(#", f"url(#{prefix}")
 
 
 def standalone_svg(svg: str) -> str:

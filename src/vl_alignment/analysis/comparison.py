@@ -16,6 +16,7 @@ from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
 from .differences import difference_table, paired_comparisons
+from .failures import clear_failure, read_failure, record_failure, run_key
 from .function_classes import FunctionClass, function_classes
 from .grounding_report import load_groundings
 from .outcomes import ItemOutcomes
@@ -35,7 +36,7 @@ from .tables import (
 )
 from .tasks import task_of
 
-__all__ = ["compare", "make_controls", "planned_runs", "run_classes", "write_comparison"]
+__all__ = ["compare", "failed_runs", "make_controls", "planned_runs", "run_classes", "write_comparison"]
 
 
 SAMPLES_TITLE = "Samples: a row a test caption, a column the same noise"
@@ -80,7 +81,9 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Train every run, keep `results.jsonl` up to date after each, and make the controls.
 
-    Finished runs are kept and an interrupted one goes on where it was: call it again with the same arguments.
+    Finished runs are kept and an interrupted one goes on where it was: call it again with the same arguments. One that
+    fails is recorded below `failures` and does not stop the rest. It is the short form of `run_study`: one data set,
+    one run after another, all in this process.
 
     Args:
         study: What the runs share.
@@ -92,21 +95,40 @@ def compare(
         announce: Called with a line as each run starts and ends.
 
     Returns:
-        The results of these runs, in their order.
+        The results of the runs that went well, in their order.
+
+    Raises:
+        Exception: Of the first run, when none went well.
     """
-    results = []
+    output, results, errors = Path(output), [], []
     for number, (seed, name) in enumerate(runs, start=1):
         announce(f"[{number}/{len(runs)}] {name}, seed {seed}")
-        result = study.run_cell(output, name, seed, released_layout=released_layout, command=command)
+        key = run_key(name, seed, released_layout)
+        try:
+            result = study.run_cell(output, name, seed, released_layout=released_layout, command=command)
+        except Exception as error:
+            errors.append(error)
+            record_failure(output, key, error)
+            announce(f"[{number}/{len(runs)}] {name}, seed {seed}: FAILED, {read_failure(output, key)}")
+            continue
+        clear_failure(output, key)
         results.append(result)
         rebuild_results(output)
         task, seconds = task_of([result]), result["training"]["seconds"]
         value = f"{task.metric_title} {result['metrics'][task.metric]:.1f}"
         announce(f"[{number}/{len(runs)}] {name}, seed {seed}: {value} after {seconds:.0f} s")
+    if not results:
+        raise errors[0]
     if controls:
         announce("controls")
         make_controls(study, output, results[0])
     return results
+
+
+def failed_runs(output: Path, runs: Sequence[tuple[int, str]], released_layout: bool = False) -> dict[str, str]:
+    """{run: what went wrong} of those (seed, alignment function) that are recorded as failed."""
+    found = {f"{name}, seed {seed}": read_failure(output, run_key(name, seed, released_layout)) for seed, name in runs}
+    return {title: failure for title, failure in found.items() if failure is not None}
 
 
 def make_controls(study: Study, output: str | Path, first: Mapping[str, Any]) -> None:

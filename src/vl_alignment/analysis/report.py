@@ -6,6 +6,7 @@ It asks for nothing outside itself, so that it can be mailed, committed, and rea
 import base64
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
@@ -16,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..models.errors import ResultsError
-from .charts import curve_charts, interval_chart, series_name
+from .charts import curve_charts, interval_chart, prefixed_svg, series_name
 from .differences import default_reference, difference_table, paired_comparisons
 from .findings import findings
 from .function_classes import FunctionClass
@@ -156,7 +157,9 @@ def render_sections(content: Mapping[str, Any], *, prefix: str = "", level: int 
         level: Of their headings.
     """
     template = _environment().get_template("report_sections.html.jinja")
-    return template.render(content, prefix=prefix, level=level)
+    sections = template.render(content, prefix=prefix, level=level)
+    # Charts are drawn before anybody knows what other data set shares the page.
+    return re.sub(r"<svg\b.*?</svg>", lambda chart: prefixed_svg(chart.group(), prefix), sections, flags=re.DOTALL)
 
 
 def render_study(parts: Sequence[Mapping[str, Any]]) -> str:

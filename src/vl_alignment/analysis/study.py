@@ -27,8 +27,9 @@ from tqdm import tqdm
 from ..models.errors import ConfigurationError
 from ..training.interruption import InterruptionGuard, TrainingInterrupted
 from ..training.runs import load_results, rebuild_results, recorded_command, write_json
+from .failures import read_failure, record_failure, run_key
 from .report import render_study, write_page
-from .study_cell import DONE, INTERRUPTED, failure_file
+from .study_cell import DONE, INTERRUPTED
 from .study_plan import Cell, StudyPart, StudyPlan
 
 __all__ = ["StudySummary", "check_part", "finished_cells", "run_study"]
@@ -60,14 +61,13 @@ class _Work:
     title: str
     arguments: list[str] = field(default_factory=list)
 
-    @property
-    def key(self) -> str:
-        return "-".join([self.kind, *(argument.lstrip("-") for argument in self.arguments)])
+    key: str = ""
 
     @classmethod
     def of_cell(cls, part: StudyPart, cell: Cell) -> "_Work":
         released = ["--released"] if cell.released_layout else []
-        return cls(part, "run", cell.title, [cell.alignment_function, str(cell.seed), *released])
+        key = run_key(cell.alignment_function, cell.seed, cell.released_layout)
+        return cls(part, "run", cell.title, [cell.alignment_function, str(cell.seed), *released], key)
 
 
 def run_study(
@@ -111,9 +111,9 @@ def run_study(
             written = {cell.part for cell in finished_cells(plan)}
             parts = [part for part in plan.parts if part.name in written]
             scheduler.work_through(
-                [_Work(part, "controls", f"{part.name}: controls") for part in parts if part.controls]
+                [_Work(part, "controls", f"{part.name}: controls", key="controls") for part in parts if part.controls]
             )
-            scheduler.work_through([_Work(part, "report", f"{part.name}: report") for part in parts])
+            scheduler.work_through([_Work(part, "report", f"{part.name}: report", key="report") for part in parts])
         _write_report(whole)
     return StudySummary(len(finished_cells(plan)), scheduler.failed)
 
@@ -223,12 +223,11 @@ class _Scheduler:
             return
         if code == INTERRUPTED:  # by somebody else: it has saved, and the next call goes on
             self.failed[work.title] = "interrupted after saving"
-        elif failure_file(folder, work.key).exists() and code > 0:
-            failure = json.loads(failure_file(folder, work.key).read_text())
-            self.failed[work.title] = f"{failure['error']}: {failure['message']}"
+        elif code > 0 and (failure := read_failure(folder, work.key)) is not None:
+            self.failed[work.title] = failure
         else:
             self.failed[work.title] = f"ended with {f'signal {-code}' if code < 0 else f'code {code}'}"
-            _record(folder, work, self.failed[work.title])
+            record_failure(folder, work.key, self.failed[work.title])
         self.announce(f"{work.title}: FAILED, {self.failed[work.title]} (log: {folder / 'logs' / f'{work.key}.log'})")
 
     def _show(self, bar: Any, running: dict[int, tuple[_Work, subprocess.Popen]]) -> None:
@@ -247,12 +246,6 @@ def _value(folder: Path, work: _Work) -> str:
             name = task.metric_title if metric == task.metric else metric
             return f", {name} {row['metrics'][metric]:.1f} after {row['training']['seconds']:.0f} s"
     return ""
-
-
-def _record(folder: Path, work: _Work, message: str) -> None:
-    file = failure_file(folder, work.key)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"error": "ProcessEnded", "message": message, "traceback": None})
 
 
 def _devices(plan: StudyPlan) -> list[str]:

@@ -17,18 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ..models.errors import ResultsError
-from ..training.runs import load_results, write_json
+from ..training.runs import load_results
 from .comparison import make_controls, write_comparison
+from .failures import clear_failure, record_failure
 from .study_plan import StudyPart, read_plan
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "failure_file", "main"]
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "main"]
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-
-
-def failure_file(folder: Path, key: str) -> Path:
-    """Where the error of a piece of work stands, in the folder of its part."""
-    return folder / "failures" / f"{key}.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,18 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _follow_parent()
     part = read_plan(parsed.plan).part(parsed.part)
     folder = parsed.output / part.name
-    failure = failure_file(folder, parsed.key)
     try:
         _WORK[parsed.work](part, folder, parsed)
     except KeyboardInterrupt as interruption:
         print(interruption, file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        write_json(failure, {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()})
+        record_failure(folder, parsed.key, error)
         traceback.print_exc()
         return FAILED
-    failure.unlink(missing_ok=True)
+    clear_failure(folder, parsed.key)
     return DONE
 
 
@@ -73,7 +67,9 @@ def _controls(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None
 
 
 def _report(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
-    write_comparison(folder, part.prepare(folder), pictures=part.pictures, section=part.name)
+    write_comparison(
+        folder, part.prepare(folder), pictures=part.pictures, section=part.name, noun_tagger=part.noun_tagger
+    )
 
 
 _WORK: dict[str, Any] = {"run": _run, "controls": _controls, "report": _report}

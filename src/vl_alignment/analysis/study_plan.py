@@ -17,6 +17,7 @@ from ..training.preparation import load_study, prepare_study, preset_settings
 from ..training.presets import get_preset
 from ..training.studies import Study
 from .comparison import planned_runs
+from .nouns import build_noun_tagger
 from .tasks import TASKS, Task
 
 __all__ = ["Cell", "StudyPart", "StudyPlan", "read_plan"]
@@ -54,6 +55,7 @@ class StudyPart:
         data_dir, regions, extractor: As of `prepare_study`.
         controls: Whether to make the controls.
         pictures: Test items whose attention the report draws.
+        noun_tagger: What counts the nouns of captions; see `measure_strata`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class StudyPart:
     extractor: str | None = None
     controls: bool = True
     pictures: int = 4
+    noun_tagger: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
@@ -81,6 +84,8 @@ class StudyPart:
             alignment_specification(name)
         if len(set(self.released)) < len(self.released):
             raise ConfigurationError(f"released={list(self.released)} names a function twice")
+        if self.noun_tagger is not None:
+            build_noun_tagger(self.noun_tagger)
         known = [self.task.metric, *(column.key for column in self.task.columns)]
         if self.metric is not None and self.metric not in known:
             raise ConfigurationError(
@@ -217,7 +222,7 @@ def _part(content: Any, number: int, path: Path) -> StudyPart:
 _LISTS = ("seeds", "functions", "released", "devices")
 _MAPPINGS = ("settings", "model", "options", "sizes")
 _SCALARS: dict[str, type] = {
-    **dict.fromkeys(("name", "preset", "metric", "data_dir", "regions", "extractor", "output"), str),
+    **dict.fromkeys(("name", "preset", "metric", "data_dir", "regions", "extractor", "output", "noun_tagger"), str),
     **dict.fromkeys(("processes", "threads", "pictures"), int),
     "controls": bool,
 }

@@ -22,6 +22,10 @@ def _karpathy(name: str | None, data_dir: Path, **options: Any) -> datasets.Data
     annotations = options.pop("annotations", None) or _annotation_file(data_dir, name)
     if "image_folder" not in options:
         options["image_folder"] = _image_folder(data_dir, name)
+    if "instances" not in options:
+        # Groups are made of validation and test pictures, which are all of COCO's validation part; the file of the
+        # training part is twenty times as large.
+        options["instances"] = sorted((data_dir / "annotations").glob("instances_val*.json"))
     return load_karpathy(annotations, name=name, **options)
 
 
