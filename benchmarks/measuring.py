@@ -97,12 +97,12 @@ def resident_bytes_of(script: str, *arguments: str) -> int:
 def print_resident_bytes(warm: Callable[[], object], call: Callable[[], object]) -> None:
     """Print how far a call raises the peak of resident memory; `warm` is a small one, by which libraries are loaded."""
     warm()
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     call()
-    print(_resident_bytes("VmHWM") - before)
+    print(resident_bytes("VmHWM") - before)
 
 
-def _resident_bytes(field: str) -> int:
+def resident_bytes(field: str) -> int:
     """Resident bytes now (VmRSS) or at the peak (VmHWM); where the system does not say, the peak of `getrusage`.
 
     On Linux `getrusage` begins with the peak of the parent, so that it is not used there.

@@ -180,6 +180,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             folds=parsed.folds,
             options=_data_options(parsed),
             device=parsed.device,
+            scores=parsed.scores,
         )
     )
 

@@ -235,6 +235,12 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--split", help="(the one that the preset's results are measured on)")
     _add_sizes(parser)
     parser.add_argument("--folds", type=int, default=1, help="average over so many folds of the split (%(default)s)")
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FOLDER",
+        help="keep finished scores of retrieval here; the same command goes on after it was killed",
+    )
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     _add_ocr(parser)
     _add_word_vectors(parser)

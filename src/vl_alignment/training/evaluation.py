@@ -87,6 +87,7 @@ class Measured:
         settings: How to evaluate.
         folds: Into how many folds the split is cut.
         images: The store of the pictures' regions, or what makes pixels of them.
+        scores: Folder that keeps the scores of retrieval, if any.
     """
 
     data: Any
@@ -96,10 +97,13 @@ class Measured:
     settings: TrainingSettings
     folds: int
     images: dict[str, Any]
+    scores: str | Path | None
 
 
 def _retrieval(what: Measured) -> RetrievalObjective:
-    return RetrievalObjective(what.part, what.processor.tokenizer, what.settings, folds=what.folds, **what.images)
+    return RetrievalObjective(
+        what.part, what.processor.tokenizer, what.settings, folds=what.folds, scores=what.scores, **what.images
+    )
 
 
 def _questions(what: Measured) -> QuestionObjective:
@@ -249,6 +253,7 @@ def evaluate(
     folds: int = 1,
     options: Mapping[str, Any] | None = None,
     device: str = "auto",
+    scores: str | Path | None = None,
 ) -> dict[str, float]:
     """Measure a model in a folder on one split.
 
@@ -262,6 +267,8 @@ def evaluate(
         folds: Into how many folds a retrieval split is cut.
         options: Changes of the preset's options of the data; see `changed_options`.
         device: "auto" or "cpu".
+        scores: Folder in which an evaluation of retrieval keeps the scores that it has, so that it goes on when called
+            again after it was killed.
 
     Returns:
         The metrics, in percent and ranks, and the bounds that the data set them where these are known. Answers that the
@@ -271,9 +278,12 @@ def evaluate(
         CheckpointError: If the model cannot be loaded.
         ConfigurationError: If the preset is of another task, or the regions are not those of the model's training.
         DataError: If the split does not exist or the data cannot be used.
+        ResultsError: If the folder holds the scores of another evaluation.
     """
     kind = _kind(folder)
     _check_preset(folder, kind, preset)
+    if scores is not None and kind.task != RetrievalObjective.task:
+        raise ConfigurationError(f"{folder} holds a model for {kind.task}: only retrieval scores all pairs")
     if folds > 1 and kind.task != RetrievalObjective.task:
         raise ConfigurationError(f"folds={folds}: only the splits of retrieval are cut into folds")
     if kind.measure is not None:
@@ -290,7 +300,7 @@ def evaluate(
     model, processor = loaded.model, loaded.processor
     images = {"region_store": loaded.store, "image_processor": processor.image_processor}
     settings = TrainingSettings(device=device)
-    objective = kind.objective(Measured(loaded.data, loaded.part, model, processor, settings, folds, images))
+    objective = kind.objective(Measured(loaded.data, loaded.part, model, processor, settings, folds, images, scores))
     objective.images.check(model)
     accelerator = Accelerator(cpu=device == "cpu")
     evaluation = objective.evaluate(model.to(accelerator.device), loaded.split, accelerator)

@@ -1,21 +1,26 @@
 """The tasks as the training loop sees them: examples, batches, a loss, an evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vl_alignment.data.features import RegionStore
 from vl_alignment.metrics.retrieval import retrieval_metrics, retrieval_ranks
 from vl_alignment.models.errors import ConfigurationError, DataError
+from vl_alignment.training.all_pairs import CAPTIONS_PER_SHARD, IMAGES_PER_SHARD, score_all_pairs
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.batches import Examples
+from vl_alignment.training.model_fingerprint import model_fingerprint
 from vl_alignment.training.retrieval_inputs import CaptionTable, image_inputs
+from vl_alignment.training.score_shards import ScoreShards
 
 __all__ = ["Evaluation", "Objective", "RetrievalObjective", "Task"]
 
@@ -103,6 +108,8 @@ class RetrievalObjective:
         image_processor: Makes `pixel_values`; needed without a store.
         processor: Saved with the weights.
         folds: Into how many folds the final evaluation cuts the split (5 for COCO's 1K numbers on 5K images).
+        scores: Folder in which the final evaluation keeps finished shards of scores, and finds those of an earlier one
+            that was killed; None keeps none.
 
     Raises:
         DataError: A caption has no words, an image no captions or no regions.
@@ -122,13 +129,16 @@ class RetrievalObjective:
         image_processor: Callable[..., Any] | None = None,
         processor: Any = None,
         folds: int = 1,
+        scores: str | Path | None = None,
     ) -> None:
         self.settings = settings
         self.processor = processor
         self.folds = folds
+        self.scores = scores
         self.vocabulary_size = len(tokenizer)
         self.captions = {name: CaptionTable(split, tokenizer, name) for name, split in dataset_dict.items()}
         self.images = image_inputs(dataset_dict, region_store, image_processor)
+        self.regions = None if region_store is None else [region_store.extractor, region_store.extractor_version]
 
     def check_model(self, model: nn.Module) -> None:
         """Compare vocabulary and feature sizes, and look through the features once.
@@ -178,21 +188,45 @@ class RetrievalObjective:
 
         Raises:
             DataError: There is no such split.
+            ResultsError: The folder of scores is of another evaluation.
         """
         if split not in self.captions:
             raise DataError(f"There is no split {split!r}; there are {sorted(self.captions)}.")
         table = self.captions[split]
         limit = None if final else self.settings.validation_captions
         rows = np.arange(len(table)) if limit is None else np.flatnonzero(table.number < limit)
-        similarity = self.similarity(model, split, rows, accelerator).numpy()
+        shards = self._shards(model, split, accelerator) if final and self.scores is not None else None
+        similarity = self.similarity(model, split, rows, accelerator, shards=shards, progress=final).numpy()
         owner = table.owner[rows]
         metrics = retrieval_metrics(similarity, owner, folds=self.folds if final else 1)
         if not final or not accelerator.is_main_process:
             return Evaluation(metrics)
         return Evaluation(metrics, retrieval_predictions(similarity, table))
 
+    def _shards(self, model: nn.Module, split: str, accelerator: Accelerator) -> ScoreShards:
+        assert self.scores is not None
+        identity = {
+            "model": model_fingerprint(model),
+            "captions": self.captions[split].fingerprint(),
+            "regions": self.regions,
+            "precision": accelerator.mixed_precision,
+            "processes": accelerator.num_processes,
+            "shard": [IMAGES_PER_SHARD, CAPTIONS_PER_SHARD],
+        }
+        with accelerator.main_process_first():
+            return ScoreShards(self.scores, identity)
+
     @torch.no_grad()
-    def similarity(self, model: Any, split: str, caption_rows: np.ndarray, accelerator: Accelerator) -> Tensor:
+    def similarity(
+        self,
+        model: Any,
+        split: str,
+        caption_rows: np.ndarray,
+        accelerator: Accelerator,
+        *,
+        shards: ScoreShards | None = None,
+        progress: bool = False,
+    ) -> Tensor:
         """Return the similarity of all images with these captions, float32 [I, C] on the CPU of every process."""
         training = model.training
         model.eval()
@@ -209,14 +243,24 @@ class RetrievalObjective:
             ]
         )  # [share, R, d]
         table = self.captions[split]
-        result = torch.empty(share, len(caption_rows))
-        by_length = np.argsort(table.lengths[caption_rows], kind="stable")
-        for start in range(0, len(by_length), size):
-            columns = by_length[start : start + size]
-            texts = _moved(table.batch(caption_rows[columns]), device)
-            words = model.encode_texts(**texts)  # [size, L, d]
-            scores = model.similarity(regions, words, word_mask=texts["attention_mask"])
-            result[:, torch.from_numpy(columns)] = scores.float().cpu()
+
+        def encode_words(columns: np.ndarray) -> tuple[Tensor, Tensor]:
+            batches = []
+            for start in range(0, len(columns), size):
+                texts = _moved(table.batch(caption_rows[columns[start : start + size]]), device)
+                batches.append((model.encode_texts(**texts), texts["attention_mask"]))
+            words, masks = zip(*batches, strict=True)
+            return _padded(words), _padded(masks)
+
+        result = score_all_pairs(
+            model,
+            regions,
+            encode_words,
+            table.lengths[caption_rows],
+            shards=shards,
+            first_image=int(images[0]),
+            progress=progress and accelerator.is_main_process,
+        )
         model.train(training)
         if accelerator.num_processes > 1:
             result = accelerator.gather(result.to(device)).cpu()
@@ -256,6 +300,13 @@ def retrieval_predictions(similarity: np.ndarray, table: CaptionTable) -> list[d
         names = table.image_ids
         add(table.caption_id(caption), "image_retrieval", names[top], names[owner], rank, score, caption)
     return rows
+
+
+def _padded(batches: Sequence[Tensor]) -> Tensor:
+    """Concatenate [n, L, ...] of several lengths L, with zeros up to the longest."""
+    longest = max(batch.shape[1] for batch in batches)
+    rest = batches[0].dim() - 2
+    return torch.cat([F.pad(batch, [0, 0] * rest + [0, longest - batch.shape[1]]) for batch in batches])
 
 
 def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

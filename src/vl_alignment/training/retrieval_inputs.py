@@ -1,5 +1,7 @@
 """What a retrieval batch is made of: captions tokenised once, images as stored regions or as pixels."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -63,6 +65,11 @@ class CaptionTable:
     def caption_id(self, row: int) -> str:
         """Return `{image_id}#{number}`."""
         return f"{self.image_ids[self.owner[row]]}#{self.number[row]}"
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits of a SHA-256 over the image ids and the tokens of their captions."""
+        content = json.dumps([self.image_ids, self.first.tolist(), self.tokens.fingerprint()])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`, both [len(rows), longest]."""

@@ -1,5 +1,6 @@
 """Texts tokenised once, from which batches are cut."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,10 @@ class TokenRows:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits of a SHA-256 over the tokens of all texts."""
+        return hashlib.sha256(self._tokens.tobytes() + self.lengths.tobytes()).hexdigest()[:16]
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`, both [len(rows), longest]."""
