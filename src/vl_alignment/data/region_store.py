@@ -10,14 +10,13 @@ While an extraction is under way each finished shard has a `part-00000.json` bes
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from vl_alignment.data.atomic_files import whole_file
 from vl_alignment.models.errors import DataError
 
 __all__ = ["RegionStore"]
@@ -245,26 +244,11 @@ def _open_shard(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that is either there as a whole or not at all."""
-    _write_atomically(path, lambda file: file.write(json.dumps(content, ensure_ascii=False).encode()))
+    with whole_file(path, DataError) as file:
+        file.write(json.dumps(content, ensure_ascii=False).encode())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a `.npy` file that is either there as a whole or not at all."""
-    _write_atomically(path, lambda file: np.save(file, array, allow_pickle=False))
-
-
-def _write_atomically(path: Path, write: Any) -> None:
-    # The temporary name is this process's own, so that two runs on one folder cannot mix their bytes.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DataError(f"cannot write ({error.strerror or error})", path=path) from error
-        raise
+    with whole_file(path, DataError) as file:
+        np.save(file, array, allow_pickle=False)

@@ -10,6 +10,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from vl_alignment.data.atomic_files import WRITE_ERRORS, cannot_write, synchronize, synchronize_folder
+from vl_alignment.data.processes import on_main_process, shared_problem
 from vl_alignment.models.errors import CheckpointError
 
 __all__ = ["Checkpoints"]
@@ -41,25 +43,44 @@ class Checkpoints:
             step: Number of optimiser steps done.
             state: Anything JSON can hold; `load_newest` returns it.
             files: Small files copied along, such as the learning curve.
+
+        Raises:
+            CheckpointError: A process cannot write; all of them raise it, and the earlier checkpoints are still there.
         """
         final = self.folder / f"epoch-{epoch:04d}-step-{step:08d}"
         writing = self.folder / f".writing-{final.name}"
         if accelerator.is_main_process:
             shutil.rmtree(writing, ignore_errors=True)
-            writing.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(writing))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
+        problem = None
+        try:
+            accelerator.save_state(str(writing))  # makes the folder
+        except WRITE_ERRORS as error:
+            problem = cannot_write(final, error, CheckpointError)
+        problem = shared_problem(problem, accelerator)
+        if problem is not None:
+            if accelerator.is_main_process:
+                shutil.rmtree(writing, ignore_errors=True)
+            raise problem
+        on_main_process(accelerator, lambda: self._complete(writing, final, state, files))
+
+    def _complete(self, writing: Path, final: Path, state: dict[str, Any], files: tuple[Path, ...]) -> None:
+        """Add what only one process writes, and let the checkpoint take its place."""
+        try:
             for file in files:
                 shutil.copyfile(file, writing / file.name)
             manifest = {"schema_version": SCHEMA_VERSION, "state": state, "files": _fingerprints(writing)}
             (writing / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            synchronize(writing)
             if final.exists():  # a damaged one that was skipped
                 shutil.rmtree(final)
             writing.rename(final)
-            self.prune(self.keep)
-        accelerator.wait_for_everyone()
+            synchronize_folder(self.folder)
+        except OSError as error:
+            problem = cannot_write(final, error, CheckpointError)
+            shutil.rmtree(writing, ignore_errors=True)
+            raise problem from error
+        self.prune(self.keep)
 
     def load_newest(self, accelerator: Accelerator) -> tuple[dict[str, Any], Path] | None:
         """Load the newest whole checkpoint into what the accelerator has prepared.

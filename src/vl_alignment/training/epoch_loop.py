@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -16,7 +15,9 @@ from accelerate.utils import send_to_device
 from torch import nn
 from tqdm.auto import tqdm
 
-from vl_alignment.models.errors import ConfigurationError, VlAlignmentError
+from vl_alignment.data.atomic_files import cannot_write, synchronize, whole_file
+from vl_alignment.data.processes import joined_blocks, on_main_process
+from vl_alignment.models.errors import CheckpointError, ConfigurationError, VlAlignmentError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.batches import EpochBatches, batch_loader
 from vl_alignment.training.checkpoints import Checkpoints
@@ -171,6 +172,7 @@ class EpochLoop(ABC):
             self._stop_if_asked()
             if state.step % self.settings.checkpoint_every_steps == 0:
                 self._save()
+        self._save()  # before what may take longer than a cluster waits for a process to end
         self.after_epoch(steps)
         finished = state.epoch + 1
         if finished % self.settings.evaluate_every == 0 or finished == self.settings.epochs:
@@ -196,8 +198,16 @@ class EpochLoop(ABC):
         self.stop_requested = stop > 0
         return means
 
-    def not_finite(self, what: str, identifiers: list[str]) -> NonFiniteLossError:
-        """Return the error that says that this is not finite in the coming step."""
+    def not_finite(self, what: str, identifiers: list[str], finite: bool = False) -> NonFiniteLossError:
+        """Return the error that says that this is not finite in the coming step; all processes ask for it together.
+
+        Args:
+            what: The loss or gradient.
+            identifiers: Of this process's batch.
+            finite: Whether it is finite on this process: its batch is then not at fault.
+        """
+        batches = joined_blocks([[] if finite else identifiers], self.accelerator)
+        identifiers = [name for batch in batches for name in batch]
         names = f" The batch holds {_shortened(identifiers)}." if identifiers else ""
         return NonFiniteLossError(
             f"The {what} is not finite at step {self.state.step + 1} of epoch {self.state.epoch + 1}.{names} "
@@ -218,8 +228,7 @@ class EpochLoop(ABC):
         value = evaluation.metrics[self.task.selection_metric]
         if state.best_metric is None or value > state.best_metric:
             state.best_metric, state.best_epoch, state.best_step = value, finished, state.step
-            if self.accelerator.is_main_process:
-                self.run.save_model(model, self.task.processor)
+            on_main_process(self.accelerator, lambda: self.run.save_model(model, self.task.processor))
         self.log({"validation": evaluation.metrics})
         logger.info("epoch %d: %s %.4g", finished, self.task.selection_metric, value)
 
@@ -235,6 +244,8 @@ class EpochLoop(ABC):
         if self._saved == (self.state.step, self.state.epoch):
             return
         self._tick()
+        if self.accelerator.is_main_process and self.run.history.exists():
+            synchronize(self.run.history)
         state = {"progress": asdict(self.state), "settings": self.settings.to_dict()}
         history = (self.run.history,) if self.run.history.exists() else ()
         self.checkpoints.save(self.accelerator, self.state.epoch, self.state.step, state, history)
@@ -253,7 +264,8 @@ class EpochLoop(ABC):
         if self.accelerator.is_main_process:
             history = folder / self.run.history.name
             if history.exists():
-                shutil.copyfile(history, self.run.history)
+                with whole_file(self.run.history, CheckpointError) as file:
+                    file.write(history.read_bytes())
             else:
                 self.run.history.unlink(missing_ok=True)
         self._saved = (self.state.step, self.state.epoch)
@@ -279,8 +291,11 @@ class EpochLoop(ABC):
             **values,
         }
         if self.accelerator.is_main_process:
-            with self.run.history.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            try:
+                with self.run.history.open("a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise cannot_write(self.run.history, error, CheckpointError) from error
         if self.settings.trackers:
             flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
             flat |= {f"{k}/{name}": v for k, d in values.items() if isinstance(d, dict) for name, v in d.items()}

@@ -122,8 +122,10 @@ class _Loop(EpochLoop):
                 loss = self.objective.loss(self.model, batch, state.epoch)
                 losses.append(self._shared_loss(loss, identifiers))
                 self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients and self.settings.gradient_clipping is not None:
-                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clipping)
+                if self.accelerator.sync_gradients:
+                    # Measured without clipping too: weights that are not finite must not get into a checkpoint.
+                    longest = self.settings.gradient_clipping or math.inf
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), longest)
                     # float16's loss scaling skips such a step and lowers the scale by itself.
                     if self.settings.precision != "fp16" and norm is not None and not math.isfinite(float(norm)):
                         raise self.not_finite("gradient", identifiers)
@@ -138,9 +140,10 @@ class _Loop(EpochLoop):
         self.count_step()
 
     def _shared_loss(self, loss: torch.Tensor, identifiers: list[str]) -> float:
-        (mean,) = self.shared_means([loss.item()])
+        own = loss.item()
+        (mean,) = self.shared_means([own])
         if not math.isfinite(mean):
-            raise self.not_finite("loss", identifiers)
+            raise self.not_finite("loss", identifiers, math.isfinite(own))
         return mean
 
     def after_epoch(self, steps: int) -> None:

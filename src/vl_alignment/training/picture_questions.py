@@ -17,7 +17,7 @@ from vl_alignment.training.question_inputs import QuestionGroups, QuestionRows
 from vl_alignment.training.retrieval_inputs import image_inputs
 from vl_alignment.training.single_run import described_regions
 
-__all__ = ["PictureQuestionObjective", "check_question_splits", "described_questions", "summed_over_processes"]
+__all__ = ["PictureQuestionObjective", "check_question_splits", "described_questions"]
 
 Table = TypeVar("Table", bound=QuestionRows)
 
@@ -133,13 +133,6 @@ class PictureQuestionObjective(Generic[Table]):
         if split not in self.questions:
             raise DataError(f"There is no split {split!r}; there are {sorted(self.questions)}.")
         return self.questions[split]
-
-
-def summed_over_processes(found: Tensor, accelerator: Accelerator) -> Tensor:
-    """Put together what every process found, each in its own places of a tensor that is zero elsewhere."""
-    if accelerator.num_processes == 1:
-        return found
-    return accelerator.reduce(found.to(accelerator.device), "sum").cpu()
 
 
 def check_question_splits(data: QuestionData, name: str, test_split: str) -> None:

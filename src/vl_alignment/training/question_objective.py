@@ -9,12 +9,13 @@ from accelerate import Accelerator
 from torch import nn
 
 from vl_alignment.data.features import RegionStore
+from vl_alignment.data.processes import summed_over_processes
 from vl_alignment.data.question_answering import QuestionData
 from vl_alignment.metrics.question_answering import question_answering_metrics
 from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.objectives import Evaluation
-from vl_alignment.training.picture_questions import PictureQuestionObjective, summed_over_processes
+from vl_alignment.training.picture_questions import PictureQuestionObjective
 from vl_alignment.training.question_inputs import QuestionGroups, QuestionTable
 
 __all__ = ["QuestionObjective"]

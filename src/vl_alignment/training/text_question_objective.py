@@ -11,6 +11,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vl_alignment.data.features import RegionStore
+from vl_alignment.data.processes import summed_over_processes
 from vl_alignment.data.question_records import QuestionData
 from vl_alignment.metrics.text_question_answering import (
     answer_ceiling,
@@ -25,7 +26,7 @@ from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.decoding_targets import AnswerTargets
 from vl_alignment.training.objectives import Evaluation
-from vl_alignment.training.picture_questions import PictureQuestionObjective, summed_over_processes
+from vl_alignment.training.picture_questions import PictureQuestionObjective
 from vl_alignment.training.text_question_inputs import DrawnGroups, TextInputs, TextQuestionTable
 
 __all__ = ["TextQuestionObjective", "answer_bounds"]
