@@ -30,6 +30,7 @@ parts:
     settings: {{epochs: {epochs}, batch_size: 8, decay_epochs: [], all_negatives_epochs: 1, device: cpu}}
     model: {{hidden_size: 8, word_embedding_size: 4}}
     controls: false
+    grounding: 2
     pictures: 0
 """
 
@@ -76,6 +77,7 @@ def test_the_next_call_does_what_is_missing(finished):
     assert {row["run_id"] for row in rows} == {"scan-blocks-dot-seed0", "scan-blocks-general_key-released-seed0"}
     assert {row["command"] for row in rows} == {"vl-alignment study plan.yaml"}
     page = (folder / "out" / "report.html").read_text()
+    assert 'id="small-grounding"' in page and len(list((folder / "out" / "small").glob("*/grounding.json"))) == 2
     assert (folder / "out" / "small" / "report.html").exists()
     assert 'id="small"' in page and 'id="small-results"' in page and "Released" not in page.split("<main>")[0]
 

@@ -54,7 +54,7 @@ class StudySummary:
 
 @dataclass
 class _Work:
-    """A piece of work of one part: a run, its controls, or its report."""
+    """A piece of work of one part: a run, the controls, where models look, or the report."""
 
     part: StudyPart
     kind: str
@@ -112,6 +112,13 @@ def run_study(
             parts = [part for part in plan.parts if part.name in written]
             scheduler.work_through(
                 [_Work(part, "controls", f"{part.name}: controls", key="controls") for part in parts if part.controls]
+            )
+            scheduler.work_through(
+                [
+                    _Work(part, "grounding", f"{part.name}: grounding", key="grounding")
+                    for part in parts
+                    if part.grounding
+                ]
             )
             scheduler.work_through([_Work(part, "report", f"{part.name}: report", key="report") for part in parts])
         _write_report(whole)

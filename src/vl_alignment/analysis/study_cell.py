@@ -1,7 +1,7 @@
 """One piece of a study's work in a process of its own, so that what fails or is killed takes nothing else with it.
 
 python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART run FUNCTION SEED [--released] --key KEY
-python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART {controls,report} --key KEY
+python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART {controls,grounding,report} --key KEY
 
 What went wrong stands in the part's folder, below `failures`.
 """
@@ -20,6 +20,7 @@ from ..models.errors import ResultsError
 from ..training.runs import load_results
 from .comparison import make_controls, write_comparison
 from .failures import clear_failure, record_failure
+from .grounding import GroundingSettings, ground_run, run_folders
 from .study_plan import StudyPart, read_plan
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "main"]
@@ -66,13 +67,31 @@ def _controls(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None
     make_controls(part.prepare(folder), folder, first)
 
 
+def _grounding(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
+    # What is built in is known by its models; the same call by `vl-alignment grounding` then finds the same request.
+    preset = None if part.data_dir is None else part.preset
+    for run in run_folders([folder]):
+        ground_run(
+            *(run, GroundingSettings(limit=part.grounding)),
+            preset=preset,
+            data_dir=part.data_dir,
+            regions=part.regions,
+            device="auto",
+        )
+
+
 def _report(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
     write_comparison(
         folder, part.prepare(folder), pictures=part.pictures, section=part.name, noun_tagger=part.noun_tagger
     )
 
 
-_WORK: dict[str, Any] = {"run": _run, "controls": _controls, "report": _report}
+_WORK: dict[str, Any] = {
+    "run": _run,
+    "controls": _controls,
+    "grounding": _grounding,
+    "report": _report,
+}
 
 
 def _parser() -> argparse.ArgumentParser:

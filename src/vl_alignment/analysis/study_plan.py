@@ -55,6 +55,7 @@ class StudyPart:
         data_dir, regions, extractor: As of `prepare_study`.
         controls: Whether to make the controls.
         pictures: Test items whose attention the report draws.
+        grounding: Test pictures on which to measure where every model looks; see `evaluate_grounding`.
         noun_tagger: What counts the nouns of captions; see `measure_strata`.
     """
 
@@ -73,6 +74,7 @@ class StudyPart:
     extractor: str | None = None
     controls: bool = True
     pictures: int = 4
+    grounding: int = 0
     noun_tagger: str | None = None
 
     def __post_init__(self) -> None:
@@ -223,7 +225,7 @@ _LISTS = ("seeds", "functions", "released", "devices")
 _MAPPINGS = ("settings", "model", "options", "sizes")
 _SCALARS: dict[str, type] = {
     **dict.fromkeys(("name", "preset", "metric", "data_dir", "regions", "extractor", "output", "noun_tagger"), str),
-    **dict.fromkeys(("processes", "threads", "pictures"), int),
+    **dict.fromkeys(("processes", "threads", "pictures", "grounding"), int),
     "controls": bool,
 }
 
