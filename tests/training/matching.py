@@ -68,7 +68,9 @@ class TinyMatcher(nn.Module):
         scores = torch.einsum("ird,cld->icrl", region_embeddings, word_embeddings).amax(2)
         return (scores * word_mask).sum(-1) / word_mask.sum(-1)
 
-    def forward(self, input_ids, attention_mask, region_features, return_loss=False, negatives=None):
+    def forward(
+        self, input_ids, attention_mask, region_features, return_loss=False, negatives=None, gather_negatives=True
+    ):
         self.seen.append((negatives, input_ids, region_features))
         scores = self.similarity(
             self.encode_images(region_features), self.encode_texts(input_ids, attention_mask), None, attention_mask

@@ -1,10 +1,6 @@
 import json
 import logging
 import math
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +20,7 @@ from vl_alignment.training.interruption import TrainingInterrupted
 from vl_alignment.training.optimisation import step_seed
 from vl_alignment.training.runs import RunDirectory
 
+from .launching import launched
 from .tiny import history, weights
 from .tiny_adversarial import BATCH, SIZE, STAGES, STEPS, TinyTask, interrupt, tiny_damsm, tiny_models, tiny_settings
 from .tiny_adversarial import train_tiny as train_tiny_in
@@ -230,20 +227,7 @@ def test_settings_survive_json():
 @pytest.mark.distributed
 def test_two_processes_share_batches_and_keep_the_same_weights(tmp_path):
     tests = Path(__file__).parents[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(Path(__file__).with_name("distributed_adversarial_run.py")), str(tests), str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*launch, *script], env=environment, start_new_session=True, **pipes) as process:
-        try:
-            output, errors = process.communicate(timeout=240)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # torchrun's own children too
-            raise
-    assert process.returncode == 0, errors
-    first, second = sorted(
-        (json.loads(line) for line in output.splitlines() if line[:1] == "{"), key=lambda r: r["rank"]
-    )
+    first, second = launched("distributed_adversarial_run.py", tests, tmp_path, processes=2)
     assert first["weights"] == second["weights"] and first["statistics"] == second["statistics"]
     order = [batch for epoch in (0, 1) for batch in EpochBatches(SIZE, BATCH, seed=0, epoch=epoch)]
     assert [[*one, *other] for one, other in zip(first["batches"], second["batches"], strict=True)] == order

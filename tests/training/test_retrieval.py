@@ -1,9 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -146,26 +143,3 @@ def test_missing_test_split_is_named_before_training(tmp_path):
     del data["test"]
     with pytest.raises(DataError, match=r"\['test'\]"):
         run_small(tmp_path, data=(data, store))
-
-
-@pytest.mark.distributed
-def test_two_processes_have_the_metrics_of_one(tmp_path, finished):
-    tests = Path(__file__).parents[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(Path(__file__).with_name("distributed_run.py")), str(tests), str(tmp_path), "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*launch, *script], env=environment, start_new_session=True, **pipes) as process:
-        try:
-            output, errors = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # torchrun's own children too
-            raise
-    assert process.returncode == 0, errors
-    printed = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    assert sorted(row["rank"] for row in printed) == [0, 1]
-    for row in printed:
-        assert row["metrics"] == pytest.approx(finished[1]["metrics"], abs=1e-4)
-    one, two = (history(RunDirectory(output / RUN)) for output in (finished[0], tmp_path))
-    losses = [[row["loss"] for row in rows if "loss" in row] for rows in (one, two)]
-    assert len(losses[0]) == 9 and losses[0] == pytest.approx(losses[1], rel=1e-4)

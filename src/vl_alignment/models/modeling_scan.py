@@ -241,6 +241,7 @@ class ScanForImageTextRetrieval(ScanPreTrainedModel):
         region_mask: Tensor | None = None,
         return_loss: bool | None = None,
         negatives: str | None = None,
+        gather_negatives: bool = True,
         output_attentions: bool = False,
     ) -> ScanOutput:
         """Score pictures against captions.
@@ -253,6 +254,8 @@ class ScanForImageTextRetrieval(ScanPreTrainedModel):
             region_mask: [I, R].
             return_loss: Whether to compute the loss, for which caption b describes picture b; in training by default.
             negatives: "hardest" or "all", over the config's.
+            gather_negatives: Whether the loss takes its negatives from the pairs of all processes of a distributed
+                group, of which each has as many, or from these alone.
             output_attentions: Whether to return the attention maps of the pairs.
 
         Returns:
@@ -263,7 +266,7 @@ class ScanForImageTextRetrieval(ScanPreTrainedModel):
         )
         if self.training if return_loss is None else return_loss:
             similarity = output.logits_per_image
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
+            if gather_negatives and torch.distributed.is_available() and torch.distributed.is_initialized():
                 word_mask = self.model._word_mask(input_ids, attention_mask)
                 similarity = self._similarity_of_all_processes(output, region_mask, word_mask)
             output.loss = triplet_loss(similarity, self.config.margin, negatives or self.config.negatives)

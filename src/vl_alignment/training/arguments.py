@@ -43,6 +43,8 @@ class TrainingSettings:
         seed: Of initial weights, order of the data, sampled captions and dropout.
         epoch_captions: "one" samples one caption an image an epoch; "all" goes through every caption, as the paper.
         all_negatives_epochs: Epochs at the beginning whose loss sums over all negatives instead of the hardest.
+        gather_negatives: Whether the negatives of retrieval come from the whole batch, embeddings gathered over the
+            processes with their gradients, or from each process's own share of it; with one process the same.
         questions_per_image: Questions about one picture that make one example, so that the picture is looked at once
             for all of them; `batch_size` counts such examples.
         short_questions_epochs: Epochs at the beginning that ask about each picture only the questions with the shortest
@@ -80,6 +82,7 @@ class TrainingSettings:
     seed: int = 0
     epoch_captions: str = "one"
     all_negatives_epochs: int = 0
+    gather_negatives: bool = True
     questions_per_image: int = 1
     short_questions_epochs: int = 0
     short_questions_share: float = 0.5
@@ -97,6 +100,8 @@ class TrainingSettings:
         self.decay_epochs = as_tuple("decay_epochs", self.decay_epochs)
         self.decay_steps = as_tuple("decay_steps", self.decay_steps)
         self.first_question_types = as_tuple("first_question_types", self.first_question_types)
+        if not isinstance(self.gather_negatives, bool):
+            raise ConfigurationError(f"gather_negatives={self.gather_negatives!r} must be true or false.")
         for name in _COUNTS:
             check_integer(name, getattr(self, name), smallest=1)
         for name in _COUNTS_FROM_ZERO:

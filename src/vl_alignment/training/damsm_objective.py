@@ -3,13 +3,12 @@
 from typing import Any, NamedTuple
 
 import datasets
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..data.processes import joined_blocks, own_blocks
 from ..metrics.text_to_image import CANDIDATES, r_precision
 from ..models.errors import ConfigurationError, DataError
 from .arguments import TrainingSettings
@@ -147,23 +146,15 @@ def encode_pictures(model: Any, pictures: CaptionedPictures, accelerator: Accele
     """Encode pictures and their captions with a DAMSM, each process a share; every process gets all codes."""
     training = model.training
     model.eval()
-    total = len(pictures)
-    share = -(-total // accelerator.num_processes)
-    # Shares of equal size: the last picture fills up the last ones, and is cut off after gathering.
-    rows = np.minimum(np.arange(share) + share * accelerator.process_index, total - 1)
-    images, sentences, captions = [], [], []
-    for start in range(0, share, batch_size):
-        batch = pictures.collate([pictures[int(row)] for row in rows[start : start + batch_size]])
+    parts = []
+    for rows in own_blocks(len(pictures), batch_size, accelerator):
+        batch = pictures.collate([pictures[int(row)] for row in rows])
         pixels, ids, mask = (
             tensor.to(accelerator.device)
             for tensor in (batch["stage_images"][-1], batch["input_ids"], batch["attention_mask"])
         )
-        images.append(model.encode_images(pixels).codes.float())
-        sentences.append(model.encode_texts(ids, mask).sentences.float())
-        captions += batch["captions"]
+        images, sentences = model.encode_images(pixels).codes, model.encode_texts(ids, mask).sentences
+        parts.append((images.float().cpu(), sentences.float().cpu(), batch["captions"]))
     model.train(training)
-    seen, read = torch.cat(images), torch.cat(sentences)
-    if accelerator.num_processes > 1:
-        seen, read = accelerator.gather(seen), accelerator.gather(read)
-        captions = gather_object(captions)
-    return PictureCodes(seen[:total].cpu(), read[:total].cpu(), captions[:total])
+    seen, read, captions = zip(*joined_blocks(parts, accelerator), strict=True)
+    return PictureCodes(torch.cat(seen), torch.cat(read), [caption for block in captions for caption in block])

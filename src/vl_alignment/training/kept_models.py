@@ -19,7 +19,7 @@ Kept = TypeVar("Kept")
 
 # What the weights do not depend on: such settings give the same network.
 _NOT_IN_KEY = (FREE_SETTINGS - {"epochs"}) | {
-    *("epoch_captions", "all_negatives_epochs", "validation_captions"),
+    *("epoch_captions", "all_negatives_epochs", "gather_negatives", "validation_captions"),
     *("questions_per_image", "short_questions_epochs", "short_questions_share", "first_question_types"),
     "text_encoder_factor",
 }

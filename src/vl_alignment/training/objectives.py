@@ -9,13 +9,14 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from vl_alignment.data.features import RegionStore
+from vl_alignment.data.processes import own_blocks, summed_over_processes
 from vl_alignment.metrics.retrieval import retrieval_metrics, retrieval_ranks
 from vl_alignment.models.errors import ConfigurationError, DataError
-from vl_alignment.training.all_pairs import CAPTIONS_PER_SHARD, IMAGES_PER_SHARD, score_all_pairs
+from vl_alignment.training.all_pairs import CAPTIONS_PER_SHARD, images_per_shard, score_all_pairs
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.batches import Examples
 from vl_alignment.training.model_fingerprint import model_fingerprint
@@ -173,9 +174,14 @@ class RetrievalObjective:
         return batch
 
     def loss(self, model: nn.Module, batch: dict[str, Any], epoch: int) -> Tensor:
-        """Return the triplet loss, over all negatives in the first `all_negatives_epochs`."""
+        """Return the triplet loss, over all negatives in the first `all_negatives_epochs`.
+
+        It is a sum over the whole batch, whether or not its negatives are gathered over the processes.
+        """
         negatives = "all" if epoch < self.settings.all_negatives_epochs else None
-        return model(**batch, return_loss=True, negatives=negatives).loss
+        gather = self.settings.gather_negatives
+        loss = model(**batch, return_loss=True, negatives=negatives, gather_negatives=gather).loss
+        return loss if gather else loss * PartialState().num_processes  # of which training takes the mean
 
     def evaluate(self, model: nn.Module, split: str, accelerator: Accelerator, *, final: bool = True) -> Evaluation:
         """Score all pairs of a split and rank them, each process scoring a share of the images.
@@ -210,8 +216,7 @@ class RetrievalObjective:
             "captions": self.captions[split].fingerprint(),
             "regions": self.regions,
             "precision": accelerator.mixed_precision,
-            "processes": accelerator.num_processes,
-            "shard": [IMAGES_PER_SHARD, CAPTIONS_PER_SHARD],
+            "shard": [images_per_shard(len(self.captions[split].image_ids)), CAPTIONS_PER_SHARD],
         }
         with accelerator.main_process_first():
             return ScoreShards(self.scores, identity)
@@ -227,22 +232,23 @@ class RetrievalObjective:
         shards: ScoreShards | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Return the similarity of all images with these captions, float32 [I, C] on the CPU of every process."""
+        """Return the similarity of all images with these captions, float32 [I, C] on the CPU of every process.
+
+        Each process scores some blocks of images. The blocks are the same for any number of processes, and so is every
+        number.
+        """
         training = model.training
         model.eval()
         device, size = accelerator.device, self.settings.evaluation_batch_size
         total = len(self.captions[split].image_ids)
-        share = -(-total // accelerator.num_processes)
-        # Shares of equal size: the last image fills up the last ones, and is cut off after gathering.
-        images = np.arange(share) + share * accelerator.process_index
-        images = np.minimum(images, total - 1)
-        regions = torch.cat(
-            [
-                model.encode_images(**_moved(self.images.batch(split, images[start : start + size]), device))
-                for start in range(0, share, size)
-            ]
-        )  # [share, R, d]
+        blocks = own_blocks(total, images_per_shard(total), accelerator)
         table = self.captions[split]
+
+        def encode_images(rows: np.ndarray) -> Tensor:
+            parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+            return torch.cat(
+                [model.encode_images(**_moved(self.images.batch(split, part), device)) for part in parts]
+            )  # [rows, R, d]
 
         def encode_words(columns: np.ndarray) -> tuple[Tensor, Tensor]:
             batches = []
@@ -252,19 +258,22 @@ class RetrievalObjective:
             words, masks = zip(*batches, strict=True)
             return _padded(words), _padded(masks)
 
-        result = score_all_pairs(
+        scores = score_all_pairs(
             model,
-            regions,
+            [encode_images(rows) for rows in blocks],
             encode_words,
             table.lengths[caption_rows],
             shards=shards,
-            first_image=int(images[0]),
+            first_images=[int(rows[0]) for rows in blocks],
             progress=progress and accelerator.is_main_process,
         )
         model.train(training)
-        if accelerator.num_processes > 1:
-            result = accelerator.gather(result.to(device)).cpu()
-        return result[:total]
+        if accelerator.num_processes == 1:
+            return scores
+        found = torch.zeros(total, len(caption_rows))
+        if blocks:
+            found[torch.from_numpy(np.concatenate(blocks))] = scores
+        return summed_over_processes(found, accelerator)
 
 
 def retrieval_predictions(similarity: np.ndarray, table: CaptionTable) -> list[dict[str, Any]]:

@@ -221,10 +221,8 @@ def _make_blocks_regions(study: Study, accelerator: Accelerator | None) -> None:
 
 def _open_regions(study: Study, folder: Path, extractor: str | None, accelerator: Accelerator | None) -> None:
     """Open a region store, filled first where an extractor is named."""
-    if extractor is not None and (accelerator is None or accelerator.is_main_process):
-        extract_regions(study.images, build_extractor(extractor), folder)
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
+    if extractor is not None:
+        extract_regions(study.images, build_extractor(extractor), folder, processes=accelerator)
     study.store = open_regions(folder, study.images)
     study.images = without_failed_images(study.images, study.store)
     study.notes.append(f"The regions come from {study.store.extractor} ({study.store.regions} a picture).")

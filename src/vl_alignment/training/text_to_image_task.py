@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..data.processes import joined_blocks, own_blocks
 from ..models.errors import ConfigurationError, DataError
 from .adversarial_settings import AdversarialSettings
 from .objectives import Evaluation
@@ -174,22 +175,21 @@ class TextToImageTask:
 
     def _views(self, pictures: CaptionedPictures, accelerator: Accelerator) -> PictureViews:
         """Look at real pictures, each process at a share."""
-        rows = _share(len(pictures), accelerator)
-        batches = self._batches(pictures, rows)
-        return _gathered([self.judges.look(batch["stage_images"][-1]) for batch in batches], len(pictures), accelerator)
+        return self._views_of_rows(pictures, np.arange(len(pictures)), accelerator)
+
+    def _views_of_rows(self, pictures: CaptionedPictures, chosen: np.ndarray, accelerator: Accelerator) -> PictureViews:
+        blocks = own_blocks(len(chosen), self.settings.evaluation_batch_size, accelerator)
+        batches = (pictures.collate([pictures[int(row)] for row in chosen[rows]]) for rows in blocks)
+        return _gathered([self.judges.look(batch["stage_images"][-1]) for batch in batches], accelerator)
 
     def _drawn_views(self, model: Any, real: RealPictures, accelerator: Accelerator) -> PictureViews:
         """Draw a picture of every caption and look at it, each process at a share."""
-        total, size = len(real.input_ids), self.settings.evaluation_batch_size
-        rows = _share(total, accelerator)
+        blocks = own_blocks(len(real.input_ids), self.settings.evaluation_batch_size, accelerator)
         training = model.training
         model.eval()  # in training the batch would decide over each picture's brightness
-        seen = [
-            self.judges.look(_drawn(model, real.input_ids, rows[start : start + size]))
-            for start in range(0, len(rows), size)
-        ]
+        seen = [self.judges.look(_drawn(model, real.input_ids, rows)) for rows in blocks]
         model.train(training)
-        return _gathered(seen, total, accelerator)
+        return _gathered(seen, accelerator)
 
     def _bounds(self, model: Any, real: RealPictures, accelerator: Accelerator) -> dict[str, float]:
         """Measure what drawn pictures are held against."""
@@ -223,10 +223,7 @@ class TextToImageTask:
     def _train_features(self, count: int, accelerator: Accelerator) -> Tensor:
         """Features of as many training pictures, evenly chosen: how far real pictures are from real ones."""
         chosen = np.linspace(0, len(self.still_train) - 1, min(count, len(self.still_train))).round().astype(int)
-        rows = chosen[_share(len(chosen), accelerator)]
-        batches = self._batches(self.still_train, rows)
-        seen = [self.judges.look(batch["stage_images"][-1]) for batch in batches]
-        return _gathered(seen, len(chosen), accelerator).features
+        return self._views_of_rows(self.still_train, chosen, accelerator).features
 
     def _predictions(self, views: PictureViews, real: RealPictures) -> list[dict[str, Any]]:
         """One row a drawn picture."""
@@ -261,22 +258,11 @@ def _drawn(model: Any, input_ids: list[Tensor], rows: np.ndarray) -> Tensor:
     return model(padded.to(model.device), mask.to(model.device), own, conditioning).images
 
 
-def _share(total: int, accelerator: Accelerator) -> np.ndarray:
-    """The rows of this process; shares are of equal size, the last row fills up the last ones."""
-    share = -(-total // accelerator.num_processes)
-    return np.minimum(np.arange(share) + share * accelerator.process_index, total - 1)
-
-
 def _slices(total: int, size: int = 256) -> list[range]:
     return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _gathered(parts: list[PictureViews], total: int, accelerator: Accelerator) -> PictureViews:
-    """Join what was seen of batches and of the processes' shares."""
-    joined = []
-    for column in zip(*parts, strict=True):
-        whole = None if column[0] is None else torch.cat(column)
-        if whole is not None and accelerator.num_processes > 1:
-            whole = accelerator.gather(whole.to(accelerator.device)).cpu()
-        joined.append(None if whole is None else whole[:total])
-    return PictureViews(*joined)  # type: ignore[arg-type]
+def _gathered(parts: list[PictureViews], accelerator: Accelerator) -> PictureViews:
+    """Join what all processes saw of their blocks."""
+    columns = zip(*joined_blocks(parts, accelerator), strict=True)
+    return PictureViews(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
