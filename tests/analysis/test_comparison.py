@@ -4,7 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from vl_alignment.analysis.best_against_worst import best_and_worst
 from vl_alignment.analysis.comparison import compare, failed_runs, planned_runs, write_comparison
 from vl_alignment.analysis.controls import caption_owners, perfect_reader, shuffled_captions
 from vl_alignment.data.blocks import load_blocks
@@ -60,6 +62,16 @@ def test_a_run_that_fails_stops_no_other(compared, tmp_path):
     blocked.unlink()
     compare(study, folder, runs[:1], controls=False, announce=lines.append)
     assert failed_runs(folder, runs) == {}
+
+
+def test_the_best_function_stands_above_the_worst(compared):
+    _, output, results, _, _ = compared
+    pair = best_and_worst(results)
+    assert set(pair) == {"dot", "general_key"}
+    values = {result["alignment_function"]: result["metrics"]["rsum"] for result in results}
+    assert values[pair[0]] >= values[pair[1]] and best_and_worst(results[:1]) is None
+    with Image.open(output / "best-against-worst" / "1.png") as page:
+        assert page.height > page.width / 4 and len(page.convert("RGB").getcolors(1 << 16)) > 10
 
 
 def test_every_run_is_a_line_of_the_results(compared):

@@ -14,6 +14,7 @@ from ..models.errors import ConfigurationError, ResultsError
 from ..training.runs import RunDirectory, load_results, rebuild_results, write_json
 from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
+from .best_against_worst import write_best_against_worst
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
 from .differences import difference_table, paired_comparisons
 from .failures import clear_failure, read_failure, record_failure, run_key
@@ -159,6 +160,7 @@ def write_comparison(
 
     Of retrieval `strata` holds recalls by what the pictures hold and by the nouns of captions, as tables and charts.
     Of models that draw pictures, `samples/{function}.png` is a grid of them, the same captions and noise for each.
+    What attention there is to draw stands in `best-against-worst` too, of the best function above that of the worst.
     Beside each run of the built-in world stand examples for its card; see `write_run_examples`.
 
     Args:
@@ -194,6 +196,7 @@ def write_comparison(
     strata = [] if study is None else measure_strata(study, output, results, noun_tagger)
     write_strata(output, f"{title}, by group of test items", strata)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
+    write_best_against_worst(output, results, [picture for picture in drawn if picture[0] != SAMPLES_TITLE])
     if study is not None and pictures:
         write_run_examples(study, output, results)
     content = report_content(

@@ -1,0 +1,75 @@
+"""The same test items under the best and the worst alignment function, one above the other, as in Figures 3 to 19."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .layout import display_name
+from .report import Picture
+from .statistics import Result, estimate, row_key
+from .tasks import task_of
+
+__all__ = ["best_and_worst", "write_best_against_worst"]
+
+FOLDER = "best-against-worst"
+MARGIN, LINE, TEXT_SIZE = 12, 26, 16  # pixels
+PALETTE = 192
+
+
+def best_and_worst(results: Sequence[Result]) -> tuple[str, str] | None:
+    """The row keys with the highest and the lowest mean of what decides the task; None of fewer than two rows."""
+    metric = task_of(results).metric
+    found: dict[str, list[float]] = {}
+    for result in results:
+        found.setdefault(row_key(result), []).append(result["metrics"][metric])
+    if len(found) < 2:
+        return None
+    means = {key: estimate(values).mean for key, values in found.items()}
+    return max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+
+
+def write_best_against_worst(output: Path, results: Sequence[Result], pictures: Sequence[Picture]) -> list[Path]:
+    """Write `best-against-worst/{number}.png` for every picture that both functions have.
+
+    Args:
+        output: Folder of the comparison.
+        results: Of its runs; the mean over seeds of the task's metric decides.
+        pictures: Of `attention_pictures`.
+
+    Returns:
+        The files.
+    """
+    pair = best_and_worst(results)
+    if pair is None:
+        return []
+    task = task_of(results)
+    titles = []
+    for key, word in zip(pair, ("Best", "Worst"), strict=True):
+        values = [result["metrics"][task.metric] for result in results if row_key(result) == key]
+        titles.append(f"{word}: {display_name(key)}, {task.metric_title} {estimate(values).mean:.1f}")
+    written = []
+    for number, (_, drawn) in enumerate(pictures, start=1):
+        if all(key in drawn for key in pair):
+            path = output / FOLDER / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(_one_above_the_other(titles, [drawn[key] for key in pair]))
+            written.append(path)
+    return written
+
+
+def _one_above_the_other(titles: Sequence[str], drawings: Sequence[bytes]) -> bytes:
+    opened = [Image.open(io.BytesIO(drawing)).convert("RGB") for drawing in drawings]
+    font = ImageFont.load_default(TEXT_SIZE)
+    width = max([image.width for image in opened] + [round(font.getlength(title)) for title in titles]) + 2 * MARGIN
+    height = sum(image.height + LINE for image in opened) + 3 * MARGIN
+    page = Image.new("RGB", (width, height), "white")
+    draw, top = ImageDraw.Draw(page), MARGIN
+    for title, image in zip(titles, opened, strict=True):
+        draw.text((MARGIN, top), title, fill="black", font=font)
+        page.paste(image, (MARGIN, top + LINE))
+        top += LINE + image.height + MARGIN
+    content = io.BytesIO()
+    page.quantize(PALETTE).save(content, format="png", optimize=True)
+    return content.getvalue()
