@@ -5,7 +5,6 @@ metric. Over all runs it tells functions apart as well as seeds; within function
 it is what remains between seeds.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from ..data.json_text import parse_json
 from ..models.errors import ResultsError
 from .grounding_scores import RESAMPLES
 from .layout import Cell, Column, Row, Table, display_name, ordered
@@ -147,10 +147,11 @@ def read_grounding(path: Path) -> dict[str, Any]:
         ResultsError: It is damaged or of a newer version.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         version = int(found["schema_version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"Cannot be read ({error!r}); remove it, and measure again.", path=path) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ResultsError(f"Cannot be read ({reason}); remove it, and measure again.", path=path) from error
     if version > SCHEMA_VERSION:
         raise ResultsError(f"Has schema version {version}, this version reads {SCHEMA_VERSION}; update.", path=path)
     return found

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data.features import build_extractor
+from ..data.picture_files import PICTURE_FORMATS
 from ..models.errors import ConfigurationError, DataError
 from ..models.vision import grid_boxes
 from ..training.evaluation import load_model
@@ -127,10 +128,11 @@ def read_picture(path: Path) -> Image.Image:
         DataError: If it cannot be read.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PICTURE_FORMATS) as picture:
             # Turned as its camera says: so do data sets, and a reader reads nothing that lies on its side.
             return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    # Pillow's decoders raise any of these for damaged files.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"the picture cannot be read ({error}); give a complete image file", path=path) from error
 
 

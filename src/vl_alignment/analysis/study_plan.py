@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..data.yaml_text import parse_yaml
 from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, VlAlignmentError
 from ..training.preparation import load_study, prepare_study, preset_settings
@@ -199,8 +198,8 @@ def read_plan(path: str | Path, *, output: str | Path | None = None) -> StudyPla
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or not isinstance(content.get("parts"), list):
         raise ConfigurationError(f"{path}: a study has `parts`, a list; see `vl-alignment study --help`")
@@ -247,7 +246,7 @@ def _known(content: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]
         else:
             right, expected = isinstance(value, _SCALARS[name]), f"of type {_SCALARS[name].__name__}"
         if not right:
-            raise ConfigurationError(f"{where}: {name}={value!r} must be {expected}")
+            raise ConfigurationError(f"{where}: {name}={value!r:.200} must be {expected}")
         if name in _LISTS:
             values[name] = tuple(value)
     return values

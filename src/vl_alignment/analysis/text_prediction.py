@@ -1,6 +1,5 @@
 """Answer questions about pictures from files by reading, with a trained M4C, and say where every word came from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.json_text import parse_json
 from ..data.text_question_records import TextColumns
 from ..data.text_recognition import RecognizedText, build_text_reader
 from ..models.decoding_m4c import AnswerWord
@@ -108,13 +108,13 @@ def read_given_text(path: str | Path) -> list[RecognizedText]:
         DataError: The file cannot be read or has another layout, or boxes or confidences cannot be used.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
         entries = content if isinstance(content, list) else [content]
         given = [(entry["tokens"], entry.get("boxes"), entry.get("confidences")) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f'no text of pictures can be read ({error!r}); give a list of {{"tokens": [...], "boxes": [...]}}',
-            path=path,
+            f'no text of pictures can be read ({reason}); give a list of {{"tokens": [...], "boxes": [...]}}', path=path
         ) from error
     text = TextColumns()
     for number, entry in enumerate(given):

@@ -9,8 +9,6 @@ captions an image are what imagefolder's own reader has no place for.
 """
 
 import csv
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from typing import Any
 import datasets
 
 from vl_alignment.data.caption_records import CaptionRecord, build_splits
+from vl_alignment.data.inner_paths import inner_path
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.data.karpathy import SPLIT_NAMES
 from vl_alignment.models.errors import DataError
 
@@ -47,9 +47,7 @@ def load_caption_folder(folder: str | Path, *, maximum_failures: int | None = No
             if path.is_file():
                 found = path
                 for line, row in _rows(path):
-                    _add_row(
-                        records, row, path, line, default_split, prefix="" if place == folder else f"{place.name}/"
-                    )
+                    _add_row(records, row, path, line, default_split, folder)
                 break
     if found is None:
         raise DataError(f"none of {', '.join(ANNOTATION_NAMES)} is in the folder", path=folder)
@@ -67,7 +65,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    row = json.loads(line)
+                    row = parse_json(line)
                     if not isinstance(row, dict):
                         raise ValueError("the line is not an object")
                     yield number, row
@@ -76,7 +74,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _add_row(
-    records: dict[str, CaptionRecord], row: dict[str, Any], path: Path, line: int, default_split: str, prefix: str
+    records: dict[str, CaptionRecord], row: dict[str, Any], path: Path, line: int, default_split: str, folder: Path
 ) -> None:
     """Add one line's captions to the record of its image."""
     file_name = row.get("file_name") or row.get("image")
@@ -84,11 +82,17 @@ def _add_row(
     if not isinstance(file_name, str) or captions is None:
         raise DataError("needs file_name and caption (or captions)", path=path, record=f"line {line}")
     split = row.get("split") or default_split
-    if split not in SPLIT_NAMES or split == "restval":
+    if split not in [*SPLIT_NAMES] or split == "restval":
         raise DataError(f"unknown split {split!r}; use train, validation or test", path=path, record=f"line {line}")
-    image_id = str(row.get("image_id") or f"{prefix}{Path(file_name).with_suffix('').as_posix()}")
-    image_path = os.path.join(path.parent, file_name)
+    try:
+        name = (path.parent.relative_to(folder) / file_name).as_posix()
+        image_path = inner_path(folder, name)
+        image_id = str(row.get("image_id") or Path(name).with_suffix("").as_posix())
+    except ValueError as error:
+        raise DataError(str(error), path=path, record=f"line {line}") from error
     record = records.setdefault(image_id, CaptionRecord(image_id, SPLIT_NAMES[split], [], image_path))
     if record.image_path != image_path or record.split != SPLIT_NAMES[split]:
         raise DataError("this image id occurs twice with different files or splits", path=path, record=image_id)
+    if not isinstance(captions, str | list):
+        raise DataError(f"the captions are {str(captions)[:80]}", path=path, record=f"line {line}")
     record.captions += [captions] if isinstance(captions, str) else captions

@@ -4,7 +4,6 @@ A reader turns its file into `CaptionRecord`s; `build_splits` checks them and ma
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 import datasets
 
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import DataError
 
 __all__ = ["CaptionRecord", "build_splits", "check_split_sizes", "image_ids_hash", "read_json"]
@@ -53,7 +53,7 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return parse_json(file.read())
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", path=path) from error
     except ValueError as error:

@@ -278,7 +278,7 @@ def _question(entry: Any, position: int, split: str, path: str) -> dict[str, Any
         "question_type": kind,
         "program": json.dumps(nodes, separators=(",", ":")) if nodes else "",
         "program_depth": depth,
-        "question_family_index": entry.get("question_family_index", -1),
+        "question_family_index": _family(entry.get("question_family_index", -1), path, record),
     }
 
 
@@ -302,6 +302,12 @@ def _node(node: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": node.get("inputs") or [],
         "value_inputs": node.get("value_inputs", node.get("side_inputs", [])),
     }
+
+
+def _family(number: Any, path: str, record: str) -> int:
+    if not isinstance(number, int) or not -1 <= number < 2**31:
+        raise DataError(f'"question_family_index" is {str(number)[:80]}', path=path, record=record)
+    return number
 
 
 def _answer(answer: Any) -> str:

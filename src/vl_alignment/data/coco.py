@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from vl_alignment.data.caption_records import CaptionRecord, build_splits, read_json
+from vl_alignment.data.inner_paths import inner_path
 from vl_alignment.models.errors import DataError
 
 __all__ = ["categories_by_image", "load_coco_captions"]
@@ -75,6 +76,10 @@ def _read_annotations(path: str | Path) -> dict[str, Any]:
             raise DataError(f'not one of COCO\'s annotation files: there is no list "{name}"', path=path)
     for image in content["images"]:
         _require(image, "id", "file_name", path=path)
+        try:
+            inner_path("", image["file_name"])
+        except (ValueError, AttributeError) as error:
+            raise DataError(f"this image has no file name ({error})", path=path, record=image["id"]) from error
     return content
 
 
@@ -82,6 +87,9 @@ def _require(item: Any, *names: str, path: str | Path) -> None:
     for name in names:
         if not isinstance(item, dict) or name not in item:
             raise DataError(f'an entry has no "{name}"', path=path, record=str(item)[:80])
+        kinds: Any = (int, str) if name.endswith("id") else str
+        if not isinstance(item[name], kinds):
+            raise DataError(f'"{name}" of an entry is {str(item[name])[:80]}', path=path, record=str(item)[:80])
 
 
 def categories_by_image(path: str | Path) -> dict[int, list[dict[str, str]]]:
@@ -97,10 +105,13 @@ def categories_by_image(path: str | Path) -> dict[int, list[dict[str, str]]]:
     for category in content["categories"]:
         _require(category, "id", "name", "supercategory", path=path)
         known[category["id"]] = {"name": category["name"], "supercategory": category["supercategory"]}
-    found: dict[int, set[int]] = defaultdict(set)
+    found: dict[int, set[Any]] = defaultdict(set)
     for annotation in content["annotations"]:
         _require(annotation, "image_id", "category_id", path=path)
         if annotation["category_id"] not in known:
             raise DataError("an unknown category id", path=path, record=annotation["category_id"])
         found[annotation["image_id"]].add(annotation["category_id"])
-    return {image: [known[category] for category in sorted(members)] for image, members in found.items()}
+    return {
+        image: [known[category] for category in sorted(members, key=lambda number: (str(type(number)), number))]
+        for image, members in found.items()
+    }

@@ -79,10 +79,10 @@ class CocoSegments:
             found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
             for annotation in content["annotations"]:
                 found[str(annotation["image_id"])][names[annotation["category_id"]]].append(annotation["segmentation"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"not COCO's outlines of objects: {error!r}; give an instances_*.json", path=self.path
-            ) from (error)
+            ) from error
         self.sizes = {str(image): size for image, size in sizes.items()}
         self._segments = {image: dict(segments) for image, segments in found.items()}
 
@@ -92,27 +92,38 @@ class CocoSegments:
 
     def mask(self, image_id: str, category: str, side: int) -> np.ndarray:
         """Say where a category is: bool [side, side], whatever the picture's own shape; all false where it is not."""
-        height, width = self.sizes[image_id]
         drawn = np.zeros((side, side), dtype=bool)
-        for segmentation in self._segments.get(image_id, {}).get(category, ()):
-            if isinstance(segmentation, dict):
-                drawn |= self._crowd(segmentation, side)
-                continue
-            picture = Image.new("1", (side, side))
-            for polygon in segmentation:
-                points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2) * (side / width, side / height)
-                ImageDraw.Draw(picture).polygon([tuple(point) for point in points - 0.5], fill=1)
-            drawn |= np.asarray(picture)
+        try:
+            for segmentation in self._segments.get(image_id, {}).get(category, ()):
+                crowd = isinstance(segmentation, dict)
+                drawn |= self._crowd(segmentation, side) if crowd else self._outline(segmentation, image_id, side)
+        except DataError:
+            raise
+        # Lists of anything else than pairs of numbers, and numbers that no picture has.
+        except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, IndexError) as error:
+            raise DataError(f"an outline cannot be drawn: {error!r}", path=self.path, record=image_id) from error
         return drawn
+
+    def _outline(self, polygons: list[Any], image_id: str, side: int) -> np.ndarray:
+        height, width = self.sizes[image_id]
+        picture = Image.new("1", (side, side))
+        for polygon in polygons:
+            points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2) * (side / width, side / height)
+            if not (np.abs(points) < 2**20).all():  # beyond what is drawn in any time, or not finite
+                raise ValueError("a point lies far out of the picture")
+            ImageDraw.Draw(picture).polygon([tuple(point) for point in points - 0.5], fill=1)
+        return np.asarray(picture)
 
     def _crowd(self, segmentation: dict[str, Any], side: int) -> np.ndarray:
         """Runs of pixels out of and in the crowd, column by column."""
         counts, (height, width) = segmentation["counts"], segmentation["size"]
         if not isinstance(counts, list):
             raise DataError("runs of pixels are compressed; give COCO's own instances_*.json", path=self.path)
-        runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+        if min(height, width, *counts) < 0 or sum(counts) != width * height:
+            raise ValueError("the runs of pixels are not those of the picture")
         middles = (np.arange(side) + 0.5) / side
-        return runs[np.ix_((middles * height).astype(int), (middles * width).astype(int))]
+        pixels = (middles * width).astype(int) * height + (middles * height).astype(int)[:, None]  # [rows, columns]
+        return np.searchsorted(np.cumsum(counts), pixels, side="right") % 2 == 1
 
 
 @cache

@@ -22,6 +22,8 @@ import datasets
 from PIL import Image
 
 from vl_alignment.data.caption_records import SPLIT_ORDER, CaptionRecord, build_splits, read_json
+from vl_alignment.data.inner_paths import inner_path
+from vl_alignment.data.picture_files import PICTURE_FORMATS
 from vl_alignment.data.restricted_pickle import load_restricted
 from vl_alignment.models.errors import ConfigurationError, DataError
 
@@ -121,10 +123,14 @@ def _read_birds(root: Path) -> dict[str, _Bird]:
                 record=number,
             )
         try:
-            box = tuple(map(float, boxes[number]))
+            box, class_id = tuple(map(float, boxes[number])), int(label)
         except ValueError as error:
             raise DataError(str(error), path=root / "bounding_boxes.txt", record=number) from error
-        birds[Path(file_name).with_suffix("").as_posix()] = _Bird(file_name, int(label), box)
+        try:
+            inner_path(root, file_name)
+            birds[Path(file_name).with_suffix("").as_posix()] = _Bird(file_name, class_id, box)
+        except ValueError as error:
+            raise DataError(str(error), path=root / "images.txt", record=number) from error
     return birds
 
 
@@ -207,9 +213,9 @@ def _fractions(bird: _Bird, root: Path) -> list[float]:
     """Return the corners of a bird's box as fractions of its picture, of which the header alone is read."""
     path = root / "images" / bird.file_name
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             width, height = image.size
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read ({error}); fetch it again", path=path) from error
     x, y, box_width, box_height = bird.box
     corners = [x / width, y / height, (x + box_width) / width, (y + box_height) / height]

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vl_alignment.data.json_text import parse_json
+from vl_alignment.data.picture_files import decode_picture
 from vl_alignment.data.processes import Processes, own_share, shared_problem
 from vl_alignment.data.region_store import INDEX_NAME, SCHEMA_VERSION, read_index, write_array, write_json
 from vl_alignment.models.errors import DataError, VlAlignmentError
@@ -194,7 +196,7 @@ class Extraction:
                 "finish that one, delete the folder, or give another output folder",
                 path=self.output,
             )
-        failed = set(part["failures"])
+        failed = {str(image_id) for image_id in part["failures"]}
         repaired = any(_read_picture(picture)[1] is not None for picture in shard if picture.image_id in failed)
         return None if repaired else part
 
@@ -272,10 +274,14 @@ def _part_name(number: int) -> str:
 def _read_part(path: Path) -> dict[str, Any] | None:
     """Return what was recorded of a shard, or None where nothing was."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        part = parse_json(path.read_text(encoding="utf-8"))
+        kinds = {"features": str, "boxes": str, "images": int, "image_ids": list, "image_sizes": list, "failures": list}
+        if not isinstance(part, dict) or not all(isinstance(part.get(name), kind) for name, kind in kinds.items()):
+            raise ValueError("it is no record of a shard")
+        return part
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"not readable ({error}); delete it, the shard is then made again", path=path) from error
 
 
@@ -283,11 +289,8 @@ def _read_picture(picture: Picture) -> tuple[Picture, Image.Image | None, str]:
     """Decode one picture to RGB; gives (picture, None, reason) where the file is broken."""
     value = picture.split[picture.row]["image"]
     try:
-        if value is None:
-            raise ValueError("the record has no image")
-        return picture, datasets.Image(mode="RGB").decode_example(value), ""
-    # PIL's decoders raise any of these for damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        return picture, decode_picture(value), ""
+    except ValueError as error:
         name = (value or {}).get("path") or "the picture stored in the record"
         return picture, None, f"{name}: {error}"
 

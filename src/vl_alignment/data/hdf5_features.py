@@ -122,7 +122,7 @@ class FeatureFile:
             self._source, self._process = self._open(), os.getpid()
         try:
             return self._source[row]
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
                 f"cannot be read ({error}); fetch or make the file again", path=self.path, record=row
             ) from error
@@ -137,18 +137,36 @@ class FeatureFile:
             raise DataError(
                 f"cut short or no HDF5 file ({error}); fetch or make the file again", path=self.path
             ) from error
-        found = file.get(self.dataset)
-        if not isinstance(found, h5py.Dataset):
-            names = ", ".join(file) or "nothing"
-            raise DataError(f"there is no dataset {self.dataset!r} in it; it holds {names}", path=self.path)
-        self._check(found)
-        offset = found.id.get_offset()
-        if offset is None:  # chunked, compressed or never written
-            return found
-        mapped = np.memmap(self.path, found.dtype, "r", offset, found.shape)
+        try:
+            found = self._found(file, h5py)
+            self._check(found)
+            offset = found.id.get_offset()
+            if offset is None:  # chunked, compressed or never written
+                return found
+            mapped = np.memmap(self.path, found.dtype, "r", offset, found.shape)
+        except DataError:
+            raise
+        # What h5py raises for damage within: it speaks of everything by one of these.
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise DataError(f"damaged ({error}); fetch or make the file again", path=self.path) from error
         file.close()
         # A plain ndarray over the map: np.memmap's own indexing costs more than the read for single rows.
         return np.asarray(mapped)
+
+    def _found(self, file: Any, h5py: Any) -> Any:
+        """Return the dataset, which must lie in this file: HDF5 can also point to any other."""
+        found: Any = file
+        linked = False
+        for part in self.dataset.strip("/").split("/"):  # step by step: asking for a path follows all links in it
+            here = isinstance(found, h5py.Group) and found.id.links.exists(part.encode())
+            linked = here and found.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD
+            found = found[part] if here and not linked else None
+        if linked or (isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)):
+            raise DataError(f"the dataset {self.dataset!r} is only a link; give the file that holds it", path=self.path)
+        if not isinstance(found, h5py.Dataset):
+            names = ", ".join(file) or "nothing"
+            raise DataError(f"there is no dataset {self.dataset!r} in it; it holds {names}", path=self.path)
+        return found
 
     def _check(self, found: Any) -> None:
         if found.dtype.kind != "f" or found.ndim != 4 or 0 in found.shape:

@@ -80,11 +80,24 @@ class _Reader:
                 too_long = len(self.text) - self.position > MAXIMUM_ENTRY_CHARACTERS
                 if too_long or not self.read_on():
                     raise self.damaged(error.msg) from error
+            except RecursionError:
+                raise self.damaged("nested too deeply") from None
+            except ValueError as error:  # a number of thousands of digits
+                raise self.damaged(str(error)) from error
             else:
                 # A number that touches the end may have more digits.
                 if end < len(self.text) or not self.read_on():
+                    self.check_characters(value, end)
                     self.position = end
                     return value
+
+    def check_characters(self, value: Any, end: int) -> None:
+        """Refuse half of a character, which JSON can escape and nothing can write."""
+        if "\\ud" in self.text[self.position : end].lower():
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise self.damaged("a text in it holds half of a character, a lone surrogate") from error
 
     def expect(self, character: str) -> None:
         found = self.next_character()

@@ -20,6 +20,7 @@ from vl_alignment.data.caption_records import (
     read_json,
 )
 from vl_alignment.data.coco import categories_by_image
+from vl_alignment.data.inner_paths import inner_path
 from vl_alignment.models.errors import DataError
 
 __all__ = ["load_karpathy"]
@@ -61,7 +62,8 @@ def load_karpathy(
     content = read_json(annotations)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise DataError('not in the layout of Karpathy\'s JSON: there is no list "images"', path=annotations)
-    name = name or content.get("dataset")
+    if name is None and isinstance(content.get("dataset"), str):
+        name = content["dataset"]
     folder = None if image_folder is None else str(image_folder)
     if folder is not None and not os.path.isdir(folder):
         raise DataError("the image folder does not exist", path=folder)
@@ -96,7 +98,7 @@ def _read_image(image: Any, position: int, annotations: str | Path, folder: str 
     if not isinstance(image, Mapping) or not isinstance(image.get("filename"), str):
         raise DataError('this image has no "filename"', path=annotations, record=position)
     filename = image["filename"]
-    if image.get("split") not in SPLIT_NAMES:
+    if image.get("split") not in [*SPLIT_NAMES]:  # a list may be asked for what is not hashable
         raise DataError(
             f"unknown split {image.get('split')!r}; the known ones are {', '.join(SPLIT_NAMES)}",
             path=annotations,
@@ -111,13 +113,20 @@ def _read_image(image: Any, position: int, annotations: str | Path, folder: str 
         image_id = str(image["cocoid"])
     else:
         image_id = Path(filename).stem or str(image.get("imgid", position))
-    path = None
-    if folder is not None:
-        path = os.path.join(folder, filename)
-        subfolder = os.path.join(folder, image.get("filepath") or "")
-        if os.path.isdir(subfolder):
-            path = os.path.join(subfolder, filename)
+    try:
+        path = None if folder is None else _image_path(folder, image.get("filepath") or ".", filename)
+    except ValueError as error:
+        raise DataError(str(error), path=annotations, record=position) from error
     return CaptionRecord(image_id, SPLIT_NAMES[image["split"]], captions, path)
+
+
+def _image_path(folder: str, subfolder: Any, filename: str) -> str:
+    path = inner_path(folder, filename)
+    if subfolder != "." and isinstance(subfolder, str):
+        inside = inner_path(folder, f"{subfolder}/{filename}")
+        if os.path.isdir(inner_path(folder, subfolder)):
+            return inside
+    return path
 
 
 def _first_of_each_split(records: list[CaptionRecord], annotations: str | Path) -> list[CaptionRecord]:

@@ -16,7 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vl_alignment.data.array_files import open_array
 from vl_alignment.data.atomic_files import whole_file
+from vl_alignment.data.inner_paths import inner_path
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import DataError
 
 __all__ = ["RegionStore"]
@@ -189,7 +192,7 @@ class RegionStore:
 def read_index(path: Path) -> dict[str, Any]:
     """Read and check the index of a finished store."""
     try:
-        index = json.loads((path / INDEX_NAME).read_text(encoding="utf-8"))
+        index = parse_json((path / INDEX_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         if next(path.glob("part-*.json"), None) is not None:
             raise DataError(
@@ -197,7 +200,7 @@ def read_index(path: Path) -> dict[str, Any]:
                 path=path,
             ) from None
         raise DataError("there is no region store here; make one with extract-features", path=path) from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"the index is not readable JSON ({error}); extract the features again", path=path) from error
     if not isinstance(index, dict) or not isinstance(index.get("schema_version"), int):
         raise DataError("index.json is not that of a region store", path=path)
@@ -221,15 +224,36 @@ def read_index(path: Path) -> dict[str, Any]:
     }
     if missing := sorted(needed - set(index)):
         raise DataError(f"index.json lacks {', '.join(missing)}; extract the features again", path=path)
+    try:
+        _check_index(index, path)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"index.json is damaged ({error!r}); extract the features again", path=path) from error
     return index
+
+
+def _check_index(index: dict[str, Any], path: Path) -> None:
+    """Refuse values of another type, and names of files that lead out of the store."""
+    np.dtype(index["dtype"])
+    numbers = [index["regions"], index["feature_size"], *(shard["images"] for shard in index["shards"])]
+    numbers += [side for height, width in index["image_sizes"] for side in (height, width)]
+    if not index["shards"] or not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise ValueError("a size in it is no number")
+    names = [*index["image_ids"], *index.get("failures", ()), index["extractor"], index["extractor_version"]]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("an id in it is no text")
+    if len(index["image_sizes"]) != len(index["image_ids"]):
+        raise ValueError(f"{len(index['image_ids'])} images have {len(index['image_sizes'])} sizes")
+    for shard in index["shards"]:
+        inner_path(path, shard["features"])
+        inner_path(path, shard["boxes"])
 
 
 def _open_shard(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     try:
-        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+        shard = open_array(path)
     except FileNotFoundError:
         raise DataError("this file of the region store is missing; extract the features again", path=path) from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(
             f"this file of the region store is truncated or damaged ({error}); delete the folder and extract again",
             path=path,

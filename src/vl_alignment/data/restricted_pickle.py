@@ -6,8 +6,11 @@ plain containers, strings, numbers, NumPy arrays or tensors, and `argparse.Names
 
 import argparse
 import collections
+import io
+import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,13 +42,27 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
     def empty_bytes() -> bytes:
         return b""
 
+    # Arrays begin empty, and their shape follows with their numbers: one that began with a shape, or was called for
+    # with one, could ask for any memory. So the type itself is only a mark.
+    array_type = object()
+
+    def reconstruct(kind: object, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
+        if kind is not array_type or shape != (0,):
+            raise pickle.UnpicklingError("an array in it does not begin empty")
+        return _reconstruct(np.ndarray, shape, typecode)
+
+    def number(dtype: np.dtype, content: Any) -> Any:
+        if not isinstance(content, bytes | str) or len(content) != dtype.itemsize:
+            raise pickle.UnpicklingError("a number in it has not the bytes of its type")
+        return scalar(dtype, content)
+
     allowed: dict[tuple[str, str], Any] = {
         ("argparse", "Namespace"): type("Namespace", (argparse.Namespace,), {}),
         ("collections", "Counter"): type("Counter", (collections.Counter,), {}),
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("_codecs", "encode"): encode,
         ("__builtin__", "bytes"): empty_bytes,  # how protocol 2 writes b""; with a length it could ask for any memory
-        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "ndarray"): array_type,
         ("numpy", "dtype"): np.dtype,
     }
     for kind in (set, frozenset, complex, list, dict, tuple):
@@ -53,19 +70,32 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
             allowed[module, kind.__name__] = kind
     # NumPy moved these functions from numpy.core to numpy._core; files of either age are met.
     for package in ("numpy.core", "numpy._core"):
-        allowed[f"{package}.multiarray", "_reconstruct"] = _reconstruct
-        allowed[f"{package}.multiarray", "scalar"] = scalar
+        allowed[f"{package}.multiarray", "_reconstruct"] = reconstruct
+        allowed[f"{package}.multiarray", "scalar"] = number
         allowed[f"{package}.numeric", "_frombuffer"] = from_buffer
     return allowed
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler whose globals come from the list above and from nowhere else."""
+class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """An unpickler whose globals come from the list above and from nowhere else.
+
+    It is the one written in Python: that in C sets as much memory aside as a damaged file names, unread.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.allowed = _allowed_globals()
         self.refused: str | None = None
+
+    def load_bytearray8(self) -> None:
+        """Read the bytes before there is a place for them."""
+        length = int.from_bytes(self.read(8), "little")
+        content = self.read(length)
+        if len(content) < length:
+            raise pickle.UnpicklingError("pickle data was truncated")
+        self.append(bytearray(content))
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # type: ignore[attr-defined]
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the allowed object called `module.name`."""
@@ -89,18 +119,17 @@ def load_restricted(path: str | Path, *, encoding: str = "latin1") -> Any:
     """
 
     def read() -> Any:
-        with open(path, "rb") as file:
-            unpickler = _RestrictedUnpickler(file, encoding=encoding)
-            try:
-                return unpickler.load()
-            except Exception as error:
-                if unpickler.refused is None:
-                    raise
-                raise DataError(
-                    f"the pickle asks for {unpickler.refused}, which is not plain data: refused, nothing ran. "
-                    "If you trust the file, convert it to JSON or NumPy elsewhere",
-                    path=path,
-                ) from error
+        unpickler = _RestrictedUnpickler(io.BytesIO(Path(path).read_bytes()), encoding=encoding)
+        try:
+            return unpickler.load()
+        except Exception as error:
+            if unpickler.refused is None:
+                raise
+            raise DataError(
+                f"the pickle asks for {unpickler.refused}, which is not plain data: refused, nothing ran. "
+                "If you trust the file, convert it to JSON or NumPy elsewhere",
+                path=path,
+            ) from error
 
     return _reading(path, "pickle", read)
 
@@ -118,8 +147,9 @@ def load_tensors(path: str | Path, *, map_location: str | torch.device = "cpu") 
     def read() -> Any:
         try:
             # Attributes can be set on a namespace that the file has made, never on the class.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                return torch.load(path, map_location=map_location, weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]), _BoundedReader(path) as file:
+                source = path if _is_plain_archive(file) else file
+                return torch.load(source, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:
             refused = re.search(r"GLOBAL ([\w.]+)", str(error))
             if refused is None:
@@ -131,6 +161,34 @@ def load_tensors(path: str | Path, *, map_location: str | torch.device = "cpu") 
             ) from error
 
     return _reading(path, "torch file", read)
+
+
+class _BoundedReader(io.BufferedReader):
+    """A file from which no more can be asked than is in it."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.length = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or what is left."""
+        left = max(0, self.length - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _is_plain_archive(file: _BoundedReader) -> bool:
+    """Whether a file of torch is of the newer format, an archive.
+
+    Raises:
+        ValueError: It is one that is larger once it is unpacked; torch compresses none.
+    """
+    archived = zipfile.is_zipfile(file)
+    if archived:
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > file.length:
+                raise ValueError("its members are compressed, or more than the file holds")
+    file.seek(0)
+    return archived
 
 
 def _reading(path: str | Path, kind: str, read: Callable[[], Any]) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from vl_alignment.data.array_files import open_array
 from vl_alignment.data.caption_records import CaptionRecord, build_splits, read_json
 from vl_alignment.data.region_store import RegionStore
 from vl_alignment.models.errors import DataError
@@ -101,10 +102,10 @@ def _read_lines(path: Path) -> list[str]:
 def _open_features(path: Path, captions: int) -> np.ndarray:
     """Open [N, R, d] with one row an image, as a view on the file."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_array(path)
     except FileNotFoundError:
         raise DataError("the feature file of these captions is missing", path=path) from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"truncated or not a NumPy array ({error}); fetch the file again", path=path) from error
     if array.ndim != 3 or array.dtype.kind != "f":
         raise DataError(f"expected floats [images, regions, size], found {array.dtype} {array.shape}", path=path)

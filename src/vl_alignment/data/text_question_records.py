@@ -124,13 +124,19 @@ class TextColumns:
             DataError: The lengths differ, a token is no text, a box is none (see `clip_boxes`), or a confidence is not
                 in [0, 1].
         """
+        if not isinstance(tokens, Sequence) or isinstance(tokens, str):
+            raise DataError("the OCR tokens are no list of texts", path=path, record=record)
         if boxes is None:
             self.without_boxes += bool(len(tokens))
             boxes = [WHOLE_PICTURE] * len(tokens)
-        sure = np.asarray([UNKNOWN_CONFIDENCE] * len(tokens) if confidences is None else confidences, dtype=np.float64)
-        if not len(tokens) == len(boxes) == len(sure):
+        try:
+            sure = np.asarray([UNKNOWN_CONFIDENCE] * len(tokens) if confidences is None else confidences, dtype=float)
+            lengths = {len(tokens), len(boxes), len(sure)}
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"no tokens with boxes and confidences: {error}", path=path, record=record) from error
+        if len(lengths) > 1 or sure.ndim != 1:
             raise DataError(
-                f"{len(tokens)} OCR tokens have {len(boxes)} boxes and {len(sure)} confidences",
+                f"{len(tokens)} OCR tokens have {len(boxes)} boxes and {sure.size} confidences",
                 path=path,
                 record=record,
             )
@@ -141,7 +147,7 @@ class TextColumns:
         kept = [number for number, token in enumerate(tokens) if token.strip()]
         try:
             places, clipped = clip_boxes([boxes[number] for number in kept])
-        except (DataError, TypeError, ValueError) as error:
+        except (DataError, TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataError(f"the boxes of OCR tokens cannot be used: {error}", path=path, record=record) from error
         self.empty += len(tokens) - len(kept)
         self.clipped += clipped

@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vl_alignment.data.json_text import parse_json
+from vl_alignment.data.picture_files import decode_picture
 from vl_alignment.data.text_question_records import TextColumns, with_text
 from vl_alignment.models.errors import ConfigurationError, DataError
 
@@ -157,7 +159,10 @@ class TextStore:
         if image_id not in self._texts:
             reason = self.failures.get(image_id, "it was not read; read the data set again, which adds it")
             raise DataError(f"there is no text of this picture: {reason}", path=self.path, record=image_id)
-        return RecognizedText.from_dict(self._texts[image_id])
+        try:
+            return RecognizedText.from_dict(self._texts[image_id])
+        except (ValueError, TypeError, OverflowError) as error:
+            raise DataError(f"no text of a picture: {error}", path=self.path, record=image_id) from error
 
     def add_to(self, images: datasets.Dataset) -> datasets.Dataset:
         """Return images with their text in the columns `ocr_tokens`, `ocr_boxes` and `ocr_confidences`.
@@ -288,13 +293,16 @@ def _read_lines(path: Path, *, torn: bool) -> tuple[dict[str, Any], list[dict[st
     lines: list[dict[str, Any]] = []
     for number, part in enumerate(parts, start=1):
         try:
-            line = json.loads(part)
+            line = parse_json(part)
             needed = {"schema_version", "reader", "reader_version"} if number == 1 else {"image_id"}
             if number > 1 and "failure" not in line:
                 needed |= {"tokens", "boxes", "confidences"}
             if missing := sorted(needed - set(line)):
                 raise ValueError(f"it lacks {missing[0]}")
-        except (ValueError, TypeError) as error:
+            right = isinstance(line["schema_version"], int) if number == 1 else isinstance(line["image_id"], str)
+            if not isinstance(line, dict) or not right:
+                raise ValueError("it has a value of another type")
+        except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"no line of a store of text ({error})", path=path, record=number) from error
         lines.append(line)
     if not lines:
@@ -324,9 +332,6 @@ def _pictures(data: datasets.DatasetDict) -> Iterator[tuple[str, datasets.Datase
 def _opened(split: datasets.Dataset, row: int) -> Image.Image:
     value = split[row]["image"]
     try:
-        if value is None:
-            raise ValueError("the record has no image")
-        return datasets.Image(mode="RGB").decode_example(value)
-    # PIL's decoders raise any of these for damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        return decode_picture(value)
+    except ValueError as error:
         raise DataError(str(error), path=(value or {}).get("path")) from error

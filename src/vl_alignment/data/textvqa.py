@@ -21,6 +21,7 @@ from typing import Any
 
 import datasets
 
+from vl_alignment.data.inner_paths import inner_path
 from vl_alignment.data.json_stream import stream_json_list
 from vl_alignment.data.question_records import QuestionData, align_questions
 from vl_alignment.data.text_question_records import TEXT_QUESTION_FEATURES, TextColumns, with_text
@@ -104,7 +105,7 @@ def load_stvqa(folder: str | Path, *, splits: Sequence[str] | None = None) -> Qu
         files = {image_id: image_id for image_id in _first_rows(ids)}
         places = [folder / "images", folder / STVQA_PICTURES[split]]
         # The published paths begin at the folder itself, where its collections were unpacked.
-        places += [folder] if any((folder / file).is_file() for file in files.values()) else []
+        places += [folder] if any(_first_file([folder], file) for file in files.values()) else []
         images[split] = _images(files, places, path)
         questions[split] = align_questions(questions[split], images[split], path=path)
     return QuestionData(images, questions)
@@ -199,7 +200,10 @@ def _images(files: Mapping[str, str], places: Sequence[Path], path: Path) -> dat
     features: dict[str, Any] = {"image_id": datasets.Value("string")}
     columns: dict[str, list[str]] = {"image_id": list(files)}
     if places:
-        found = {image_id: _first_file(places, file) for image_id, file in files.items()}
+        try:
+            found = {image_id: _first_file(places, file) for image_id, file in files.items()}
+        except (OSError, ValueError) as error:  # a name too long, or out of the folder
+            raise DataError(f"a picture cannot be found ({error})", path=path) from error
         for image_id, picture in found.items():
             if picture is None:
                 raise DataError(
@@ -214,7 +218,8 @@ def _images(files: Mapping[str, str], places: Sequence[Path], path: Path) -> dat
 
 
 def _first_file(places: Sequence[Path], file: str) -> Path | None:
-    return next((place / file for place in places if (place / file).is_file()), None)
+    found = (Path(inner_path(place, file)) for place in places)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _own_text(entries: Sequence[Entry], rows: Mapping[str, int], path: Path) -> TextColumns:

@@ -4,7 +4,6 @@ A plug-in is what `models.hashed_word_vectors.WordVectors` says: a name, a size 
 have a vector for every word count the words that got zeros, in `unknown_words`, and warn of the first.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vl_alignment.data.array_files import open_array
 from vl_alignment.data.fasttext_binary import FastTextBinary
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
 from vl_alignment.models.hashed_word_vectors import HashedWordVectors, WordVectors
 
@@ -288,17 +289,17 @@ def _read_matrix(path: Path) -> np.ndarray:
                 if len(names) != 1:
                     raise DataError(f"holds {len(names)} arrays; one with the vectors is needed", path=path)
                 return file.get_tensor(names[0])
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return open_array(path)
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"no vectors can be read from it ({error})", path=path) from error
 
 
 def _read_words(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
-        words = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        words = parse_json(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"no words can be read from it ({error})", path=path) from error
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

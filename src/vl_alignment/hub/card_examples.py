@@ -1,11 +1,11 @@
 """The examples of a card: real inputs with what the model gave for them, of `analysis/run_examples.py`."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..analysis.run_examples import ATTENTION_FILE, EXAMPLES_FILE
+from ..data.json_text import parse_json
 from ..models.errors import ResultsError
 
 __all__ = ["ATTENTION_FILE", "EXAMPLES_FILE", "Example", "card_pictures", "example_files", "read_examples"]
@@ -68,10 +68,10 @@ def read_examples(folder: Path | None) -> list[Example]:
     if folder is None or path is None or not path.exists():
         return []
     try:
-        examples = [_example(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        examples = [_example(entry) for entry in parse_json(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(
-            f"These are no examples ({error!r}); remove the file, or write it anew.", path=path
+            f"These are no examples ({type(error).__name__}: {error}); remove the file, or write it anew.", path=path
         ) from error
     for name in example_files(examples):
         if Path(name).name != name or not (folder / name).is_file():  # repositories of runs are flat

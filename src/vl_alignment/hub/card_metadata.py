@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
+from ..data.yaml_text import parse_yaml
 from ..models.errors import HubError
 
 __all__ = ["LICENSES", "PIPELINE_TAGS", "check_card_metadata"]
@@ -62,8 +62,8 @@ def check_card_metadata(text: str) -> None:
     if block is None:
         raise HubError("the card has no metadata; begin it with YAML between two lines ---")
     try:
-        metadata = yaml.safe_load(block.group(2))
-    except yaml.YAMLError as error:
+        metadata = parse_yaml(block.group(2))
+    except ValueError as error:
         raise HubError(f"the card's metadata is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(metadata, dict):
         raise HubError(f"the card's metadata is no mapping but {metadata!r:.80}")

@@ -1,6 +1,5 @@
 """Published vocabularies as tokenizers that number and split words as the published code did."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from ..data.json_text import parse_json
 from ..data.restricted_pickle import load_restricted
 from ..models.errors import DataError
 
@@ -41,7 +41,7 @@ def scan_tokenizer(path: str | Path, vocab_size: int) -> PreTrainedTokenizerFast
         DataError: If the file is damaged, no such vocabulary, or of another size.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the vocabulary cannot be read ({error.strerror or error})", path=path) from error
     except ValueError as error:

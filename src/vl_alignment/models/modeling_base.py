@@ -42,8 +42,10 @@ class AlignmentPreTrainedModel(PreTrainedModel):
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )
-        except VlAlignmentError:
-            raise
+        except VlAlignmentError as error:  # of a configuration, which does not know where it is from
+            if str(pretrained_model_name_or_path) in str(error):
+                raise
+            raise type(error)(f"{pretrained_model_name_or_path}: {error}") from error
         except Exception as error:  # what safetensors, torch and the Hub client raise has no common base
             reason = " ".join(str(error).split())[:500]
             raise CheckpointError(

@@ -7,7 +7,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import PILImageResampling
 
-from .errors import DataError
+from .errors import ConfigurationError, DataError
 
 __all__ = ["AlignmentProcessor", "SquareImageProcessorPil"]
 
@@ -87,6 +87,10 @@ class AlignmentProcessor(ProcessorMixin):
         raise NotImplementedError
 
     def _tokenize(self, texts: list[str]) -> dict[str, Any]:
+        right = self.tokenizer.pad_token is not None and isinstance(self.tokenizer.model_max_length, int | float)
+        if not right or "attention_mask" not in self.tokenizer.model_input_names:
+            where = self.tokenizer.name_or_path or "the tokenizer"
+            raise ConfigurationError(f"{where}: it cannot pad; its tokenizer_config.json is missing or damaged")
         encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
         ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} - {None}
         special = torch.tensor(sorted(ends), dtype=torch.long)

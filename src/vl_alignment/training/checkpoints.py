@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from vl_alignment.data.atomic_files import WRITE_ERRORS, cannot_write, synchronize, synchronize_folder
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.data.processes import on_main_process, shared_problem
 from vl_alignment.models.errors import CheckpointError
 
@@ -118,13 +119,15 @@ class Checkpoints:
     def _whole(self) -> Any:
         for folder in self._newest_first():
             try:
-                manifest = json.loads((folder / MANIFEST).read_text())
+                manifest = parse_json((folder / MANIFEST).read_text())
                 if manifest["schema_version"] > SCHEMA_VERSION:
                     raise CheckpointError("Written by a newer version of vl-alignment; update it.", path=folder)
                 if manifest["files"] != _fingerprints(folder):
                     raise OSError("a file is missing, truncated or changed")
                 yield folder, manifest["state"]
-            except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+            except CheckpointError:
+                raise
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 warnings.warn(f"Checkpoint {folder.name} is damaged and skipped ({error}).", stacklevel=2)
 
 

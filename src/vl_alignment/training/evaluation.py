@@ -376,8 +376,10 @@ def _loaded(load: Callable[[Any], Loaded], folder: str | Path, what: str) -> Loa
     """Return `load(folder)`; what transformers, tokenizers and the Hub client raise becomes a CheckpointError."""
     try:
         return load(folder)
-    except VlAlignmentError:
-        raise
+    except VlAlignmentError as error:
+        if str(folder) in str(error):
+            raise
+        raise type(error)(f"{folder}: {error}") from error
     except Exception as error:  # each of them raises errors of its own
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{what} cannot be loaded: {reason}", path=folder) from error

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import datasets
 
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import CheckpointError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.epoch_loop import FREE_SETTINGS
@@ -83,7 +84,7 @@ def load_kept(
     """
     folder = Path(folder)
     try:
-        information = json.loads((folder / information_name).read_text())
+        information = parse_json((folder / information_name).read_text())
         version = information.pop("schema_version")
         if version > schema_version:
             raise CheckpointError(
