@@ -5,7 +5,6 @@
 Nothing stands in a card that these do not hold; what they leave out, the card leaves out.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from ..analysis.layout import display_name, ordered
 from ..analysis.statistics import Result, estimate, row_key
 from ..analysis.tables import dataset_title
 from ..analysis.tasks import task_of
+from ..data.json_text import parse_json
 from ..models.errors import ResultsError
 from ..training.presets import PRESETS
 from ..training.runs import RunDirectory, load_results, read_result
@@ -124,7 +124,7 @@ def read_controls(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        controls = json.loads(path.read_text(encoding="utf-8"))
+        controls = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultsError(f"Cannot be read ({error}).", path=path) from error
     if not isinstance(controls, list):

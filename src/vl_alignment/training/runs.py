@@ -23,6 +23,7 @@ from typing import Any
 
 from huggingface_hub.utils import WeakFileLock
 
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import ConfigurationError, ResultsError
 
 __all__ = [
@@ -141,7 +142,7 @@ class RunDirectory:
         if not self.run_file.exists():
             return None
         try:
-            return json.loads(self.run_file.read_text())
+            return parse_json(self.run_file.read_text())
         except (OSError, ValueError) as error:
             raise ResultsError(f"Cannot be read ({error}); remove the run's folder.", path=self.run_file) from error
 
@@ -273,7 +274,7 @@ def _collect(read: Any, results: dict[str, dict[str, Any]], damaged: list[Result
 
 def _checked(text: str, path: object) -> dict[str, Any]:
     try:
-        result = json.loads(text)
+        result = parse_json(text)
     except ValueError as error:
         raise ResultsError(f"Damaged: {error}.", path=path) from error
     if not isinstance(result, dict) or not isinstance(result.get("schema_version"), int):
@@ -287,6 +288,10 @@ def _checked(text: str, path: object) -> dict[str, Any]:
     missing = [name for name in RESULT_FIELDS if name not in result]
     if missing:
         raise ResultsError(f"Damaged: without {missing}.", path=path)
+    run_id = result["run_id"]  # names a folder
+    named = isinstance(run_id, str) and Path(run_id).name == run_id != ".."
+    if not named or not isinstance(result["metrics"], dict):
+        raise ResultsError("Damaged: run_id is no name of a folder, or metrics are no mapping.", path=path)
     return result
 
 
