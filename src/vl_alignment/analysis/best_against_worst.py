@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from .layout import display_name
@@ -15,7 +16,6 @@ __all__ = ["best_and_worst", "write_best_against_worst"]
 
 FOLDER = "best-against-worst"
 MARGIN, LINE, TEXT_SIZE = 12, 26, 16  # pixels
-PALETTE = 192
 
 
 def best_and_worst(results: Sequence[Result]) -> tuple[str, str] | None:
@@ -60,16 +60,17 @@ def write_best_against_worst(output: Path, results: Sequence[Result], pictures: 
 
 
 def _one_above_the_other(titles: Sequence[str], drawings: Sequence[bytes]) -> bytes:
-    opened = [Image.open(io.BytesIO(drawing)).convert("RGB") for drawing in drawings]
-    font = ImageFont.load_default(TEXT_SIZE)
+    opened = [Image.open(io.BytesIO(drawing)).convert("RGBA") for drawing in drawings]
+    font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT_SIZE)  # it has the daggers of names
     width = max([image.width for image in opened] + [round(font.getlength(title)) for title in titles]) + 2 * MARGIN
     height = sum(image.height + LINE for image in opened) + 3 * MARGIN
     page = Image.new("RGB", (width, height), "white")
     draw, top = ImageDraw.Draw(page), MARGIN
     for title, image in zip(titles, opened, strict=True):
         draw.text((MARGIN, top), title, fill="black", font=font)
-        page.paste(image, (MARGIN, top + LINE))
+        page.paste(image, (MARGIN, top + LINE), image)
         top += LINE + image.height + MARGIN
     content = io.BytesIO()
-    page.quantize(PALETTE).save(content, format="png", optimize=True)
+    small = page.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+    small.save(content, format="png", optimize=True)
     return content.getvalue()
