@@ -5,6 +5,7 @@ Started by torchrun from test_distributed.py: every process prints what it got.
 
 import hashlib
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from PIL import Image  # noqa: E402
-from tests.training import matching, questions, text_questions  # noqa: E402
+from tests.training import matching, questions, text_questions, tiny  # noqa: E402
 
 from vl_alignment.data.features import extract_regions  # noqa: E402
 from vl_alignment.data.grid_extractor import grid_boxes  # noqa: E402
@@ -26,6 +27,9 @@ from vl_alignment.models.hashed_word_vectors import HashedWordVectors  # noqa: E
 from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval  # noqa: E402
 from vl_alignment.training import all_pairs  # noqa: E402
 from vl_alignment.training.arguments import TrainingSettings  # noqa: E402
+from vl_alignment.training.epoch_loop import NonFiniteLossError  # noqa: E402
+from vl_alignment.training.interruption import TrainingInterrupted  # noqa: E402
+from vl_alignment.training.loop import train  # noqa: E402
 from vl_alignment.training.objectives import RetrievalObjective  # noqa: E402
 from vl_alignment.training.question_answering import train_question_run  # noqa: E402
 from vl_alignment.training.runs import RunDirectory  # noqa: E402
@@ -146,12 +150,45 @@ def refusal(output, data):
     return None
 
 
+def stopped(output):
+    """Weights of a training that the last process alone was asked to stop, and that went on, and of a whole one."""
+    last = Accelerator(cpu=True).is_last_process
+    settings, found = tiny.tiny_settings(checkpoint_every_steps=100), []
+    for folder, stop in ((output / "whole", False), (output / "stopped", True)):
+        run, objective = RunDirectory(folder), tiny.TinyObjective(settings)
+        if stop and last:
+            objective.before_loss = {7: lambda: signal.raise_signal(signal.SIGTERM)}
+        model, interrupted = tiny.TinyModel(), False
+        try:
+            train(model, objective, settings, run)
+        except TrainingInterrupted:
+            interrupted, model = True, tiny.TinyModel(seed=5)
+            train(model, tiny.TinyObjective(settings), settings, run)
+        found.append([interrupted, *(value.tolist() for value in model.state_dict().values())])
+    return found
+
+
+def not_finite(output):
+    """The error of a training whose loss is no number on the first process alone."""
+    first = Accelerator(cpu=True).is_main_process
+    settings = tiny.tiny_settings()
+    objective = tiny.TinyObjective(settings)
+    objective.before_loss = {3: lambda: float("nan")} if first else {}
+    try:
+        train(tiny.TinyModel(), objective, settings, RunDirectory(output / "nan"))
+    except NonFiniteLossError as error:
+        return str(error)
+    return None
+
+
 def work(output, data):
     output = Path(output)
     return {
         "extraction": extraction(output, data),
         "refusal": refusal(output, data),
         "evaluation": evaluation(),
+        "stopped": stopped(output),
+        "not finite": not_finite(output),
         "retrieval": retrieval(output / "retrieval"),
         "own negatives": retrieval(output / "own", gather_negatives=False),
         "question answering": question_answering(output / "questions"),

@@ -63,3 +63,15 @@ def test_negatives_of_each_process_alone_give_another_loss(alone, together):
     # All negatives in the first epoch: fewer of them make the sum smaller. With one process nothing is gathered.
     assert all(fewer < every for fewer, every in zip(own[:3], gathered[:3], strict=True))
     assert alone["own negatives"] == alone["retrieval"]
+
+
+def test_one_process_asked_to_stop_stops_all_and_they_go_on_to_the_same_weights(alone, together):
+    for whole, stopped in (alone["stopped"], *(row["stopped"] for row in together[1])):
+        assert not whole[0] and stopped[0] and whole[1:] == stopped[1:]
+
+
+def test_loss_that_is_not_finite_names_the_share_that_made_it_on_every_process(alone, together):
+    count, rows = together
+    assert len({row["not finite"] for row in rows}) == 1
+    assert "loss is not finite at step 3" in rows[0]["not finite"]
+    assert [text.count("row-") for text in (alone["not finite"], rows[0]["not finite"])] == [8, 8 // count]

@@ -143,6 +143,22 @@ def test_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path, v
     assert objective.calls == 15 - 6
 
 
+def test_gradient_that_is_not_finite_reaches_no_checkpoint_without_clipping_either(tmp_path):
+    class Steep(TinyObjective):
+        def loss(self, model, batch, epoch):
+            loss = super().loss(model, batch, epoch)
+            return (
+                loss + (loss - loss).abs().sqrt() if self.calls == 4 else loss
+            )  # zero, with a slope that is no number
+
+    settings = tiny_settings(gradient_clipping=None, checkpoint_every_steps=1)
+    run = RunDirectory(tmp_path)
+    with pytest.raises(NonFiniteLossError, match=r"gradient is not finite at step 4 of epoch 1.*row-\d+"):
+        train(TinyModel(), Steep(settings), settings, run)
+    for checkpoint in run.checkpoints.iterdir():
+        assert all(value.isfinite().all() for value in weights(checkpoint).values())
+
+
 def test_unwritable_output_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("in the way")
     objective = TinyObjective(tiny_settings())

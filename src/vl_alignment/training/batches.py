@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from vl_alignment.models.errors import ConfigurationError
@@ -78,4 +79,11 @@ class EpochBatches(Sampler[list[int]]):
 
 def batch_loader(dataset: Examples, batches: EpochBatches, collate: Any, num_workers: int) -> DataLoader:
     """Return a loader of the batches that `collate` makes from lists of examples."""
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        # Of its own: an epoch that is taken up again draws no other numbers from torch's than one that was not.
+        generator=torch.Generator(),
+    )
