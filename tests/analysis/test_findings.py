@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from vl_alignment.analysis.differences import paired_comparisons
@@ -207,3 +209,16 @@ def test_controls_of_question_answering_by_reading(read_answer_results):
     assert any("in M4C they are one function in other coordinates" in text for text in texts(found, "supported"))
     controls[2]["metrics"] = {"accuracy_unseen": 49.0}
     assert "copying was not learned" in texts(findings(read_answer_results, controls), "warning")[0]
+
+
+def test_layouts_of_one_function_are_held_against_each_other():
+    values = {"dot": (300, 302, 304), "general_key": (310, 309, 315)}
+    results = [make_result(name, seed, value) for name, row in values.items() for seed, value in enumerate(row)]
+    released = [
+        make_result("general_key", seed, value, released_layout=True) for seed, value in enumerate((31, 30, 34))
+    ]
+    for result in released:
+        result["run_id"] += "-released"
+    told = [finding.text for finding in findings(results + released) if finding.kind == "supported"]
+    assert any(re.search(r"The layout of the released code lowers General† by 279\.7 \[", text) for text in told)
+    assert not any("below Dot product: General† (released)" in text for text in told)

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from vl_alignment.analysis.differences import paired_comparisons
 from vl_alignment.analysis.tables import (
     breakdown_table,
     published_comparison,
     published_table,
     question_answering_table,
+    released_table,
     results_table,
     retrieval_table,
     runs_csv,
@@ -285,3 +287,22 @@ def test_published_values_are_the_papers(data_root):
 
 def _row(dataset, name):
     return next(row.cells for row in published_table(dataset).rows if row.key == name)
+
+
+def test_what_the_released_layout_changes_beside_the_paper_s_gap():
+    values = {("dot", False): (400, 402), ("general_key", False): (410, 411), ("general_key", True): (310, 309)}
+    results = [
+        make_result(name, seed, value, released_layout=released, run_id=f"{name}-{released}-{seed}")
+        for (name, released), row in values.items()
+        for seed, value in enumerate(row)
+    ]
+    table = released_table(results, paired_comparisons(results))
+    (row,) = table.rows
+    right, released, gap, interval, flickr30k, _ = row.cells
+    assert (row.key, right.mean, released.mean, gap) == ("general_key", 410.5, 309.5, -101.0)
+    low, high = (float(end) for end in interval.strip("[]").split(", "))
+    assert low == pytest.approx(-101 - 12.706, abs=0.06) and high == pytest.approx(-101 + 12.706, abs=0.06)
+    published = {row.key: row.cells[-1] for row in published_table("flickr30k").rows}
+    others = [value for name, value in published.items() if name != "general_key"]
+    assert flickr30k == pytest.approx(published["general_key"] - sum(others) / len(others))
+    assert released_table(results[:4], paired_comparisons(results[:4])) is None

@@ -32,6 +32,7 @@ from .tables import (
     paper_tables,
     published_comparison,
     published_functions,
+    released_table,
     results_table,
     runs_csv,
 )
@@ -156,7 +157,8 @@ def write_comparison(
     `table` is the layout of the paper's with the controls, `paper` the published value beside each measured one; both
     are `.md`, `.tex`, `.csv` and `.html`.
 
-    `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks.
+    `differences.md` holds paired comparisons over seeds, and over test items where predictions are there, and ranks;
+    `released`, where functions ran in both layouts, what the released one changes.
 
     Of retrieval `strata` holds recalls by what the pictures hold and by the nouns of captions, as tables and charts.
     Of models that draw pictures, `samples/{function}.png` is a grid of them, the same captions and noise for each.
@@ -192,7 +194,7 @@ def write_comparison(
     (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
     outcomes = load_outcomes(output, results)
     classes = run_classes(output, results)
-    _write_differences(output / "differences.md", results, outcomes, classes)
+    _write_differences(output, title, results, outcomes, classes)
     strata = [] if study is None else measure_strata(study, output, results, noun_tagger)
     write_strata(output, f"{title}, by group of test items", strata)
     drawn = _pictures(study, output, results, pictures) if study is not None and pictures else []
@@ -231,15 +233,20 @@ def run_classes(output: Path, results: Sequence[dict[str, Any]]) -> list[Functio
 
 
 def _write_differences(
-    path: Path,
+    output: Path,
+    title: str,
     results: Sequence[dict[str, Any]],
     outcomes: Mapping[str, ItemOutcomes],
     classes: Sequence[FunctionClass],
 ) -> None:
     """Write what is compared, unless there is one function alone; an old file would be of other runs."""
+    path = output / "differences.md"
     task, ranking = task_of(results), rank_functions(rank_blocks(results))
     comparisons = paired_comparisons(results, outcomes=outcomes, classes=classes)
     tables = [difference_table(comparisons, task)] if comparisons else []
+    layouts = released_table(results, comparisons)
+    if layouts is not None:
+        write_table_files(output, "released", f"{title}: right and released layout", {"released": layouts})
     tables += [] if ranking is None else [rank_table(ranking, task)]
     if tables:
         text = "\n".join(f"{table.caption}\n\n{table.to_markdown()}" for table in tables)

@@ -13,7 +13,7 @@ from .function_classes import FunctionClass
 from .layout import Column, Row, Table, display_name, ordered
 from .outcomes import ItemOutcomes
 from .resampling import RESAMPLES, ItemDifference, item_difference, picture_error, resampled_metrics
-from .statistics import Difference, Result, paired_differences, row_key, values_of
+from .statistics import RELEASED, Difference, Result, paired_differences, row_key, values_of
 from .tasks import Task, task_of
 
 __all__ = [
@@ -105,7 +105,7 @@ def paired_comparisons(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> list[PairedComparison]:
-    """Compare every function with `reference`, and functions of one class with each other, in the task's metric.
+    """Compare every function with `reference`, functions of one class with each other, and layouts of one function.
 
     Args:
         results: Of one task on one data set.
@@ -224,7 +224,12 @@ def _family(
     """The differences from the reference, then those within classes that are not among them."""
     rows = ordered(values_of(results, task.metric))
     found = {gap.alignment_function: gap for gap in paired_differences(results, reference, task.metric, confidence)}
-    family = [found[name] for name in rows if name in found]
+    right_of = {name: name.removesuffix(RELEASED) for name in rows if name.endswith(RELEASED)}
+    # A function in the released layout is held against itself: what the layout does, and nothing else.
+    family = [found[name] for name in rows if name in found and right_of.get(name, reference) in (reference, None)]
+    for name, right in right_of.items():
+        if right != reference and right in rows:
+            family += _within(results, right, [name], task, confidence)
     for same in classes:
         base, *others = [name for name in same.functions if name in rows] or [""]
         if others and base != reference:

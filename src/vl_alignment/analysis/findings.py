@@ -9,7 +9,7 @@ from .differences import PairedComparison, default_reference, holm, paired_compa
 from .function_classes import FunctionClass
 from .layout import display_name, ordered
 from .ranking import Ranking, rank_blocks, rank_functions
-from .statistics import Result, seeds_of, values_of
+from .statistics import RELEASED, Result, seeds_of, values_of
 from .tables import control_values, dataset_title
 from .tasks import Check, Task, task_of
 
@@ -64,6 +64,7 @@ def findings(
         found += _over_items_alone(comparisons, task, confidence)
     for same in task.same_class if classes is None else classes:
         found += _same_class(same, comparisons)
+    found += _released(comparisons)
     ranking = rank_functions(rank_blocks(results), confidence)
     if ranking is not None:
         found.append(_ranked(ranking))
@@ -161,6 +162,17 @@ def _ranked(ranking: Ranking) -> Finding:
         f"{text}the best, {display_name(names[0])}, is told apart from {behind}: their mean ranks are at least "
         f"{ranking.critical_difference:.1f} apart.",
     )
+
+
+def _released(comparisons: Sequence[PairedComparison]) -> list[Finding]:
+    """State what the layout of the released code changes."""
+    layouts = [item for item in comparisons if item.alignment_function == f"{item.reference}{RELEASED}"]
+    gaps = [
+        f"{'raises' if item.sign > 0 else 'lowers'} {display_name(item.reference)} by {_gap(item)}"
+        for item in layouts
+        if item.sign
+    ]
+    return [Finding("supported", f"The layout of the released code {', '.join(gaps)}.")] if gaps else []
 
 
 def _same_class(same: FunctionClass, comparisons: Sequence[PairedComparison]) -> list[Finding]:

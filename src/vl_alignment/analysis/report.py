@@ -28,7 +28,7 @@ from .ranking import rank_blocks, rank_functions, rank_table
 from .statistics import Result, row_key, seeds_of
 from .strata import StrataRecalls
 from .strata_charts import strata_charts
-from .tables import breakdown_table, dataset_title, published_comparison, results_table, runs_csv
+from .tables import breakdown_table, dataset_title, published_comparison, released_table, results_table, runs_csv
 from .tasks import task_of
 
 __all__ = ["render_sections", "render_study", "render_tables", "report_content", "write_page", "write_report"]
@@ -129,6 +129,7 @@ def report_content(
         "table": table,
         "breakdown": breakdown_table(results, controls),
         "differences": difference_table(comparisons, task) if comparisons else None,
+        "layouts": released_table(results, comparisons),
         "ranks": None if ranking is None else rank_table(ranking, task),
         "strata": [(found.table(), [Markup(svg) for svg in strata_charts(found).values()]) for found in strata],
         "published": published_comparison(results),

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..models.alignment import ALIGNMENT_FUNCTIONS
 from ..models.errors import ConfigurationError, ResultsError
+from .differences import PairedComparison
 from .layout import Cell, Column, Row, Table, display_name, ordered
 from .statistics import RELEASED, Result, estimate, seeds_of, values_of
 from .tasks import TASKS, Task, task_of
@@ -24,6 +25,7 @@ __all__ = [
     "published_functions",
     "published_table",
     "question_answering_table",
+    "released_table",
     "results_table",
     "retrieval_table",
     "runs_csv",
@@ -219,6 +221,57 @@ def paper_tables(results: Sequence[Result], confidence: float = 0.95) -> dict[st
         caption = f"{task.title} on {dataset_title(results)}, {beside}. {task.published_note}"
         tables[dataset] = Table(caption, columns, tuple(rows))
     return tables
+
+
+def released_table(
+    results: Sequence[Result], comparisons: Sequence[PairedComparison], confidence: float = 0.95
+) -> Table | None:
+    """Lay out what the layout of the authors' released code changes, beside the gaps of the paper's table.
+
+    Args:
+        results: With runs of some functions in both layouts.
+        comparisons: Of these; see `paired_comparisons`.
+        confidence: Of the intervals.
+
+    Returns:
+        None where no function has both layouts.
+    """
+    task, name = task_of(results), str(results[0]["task"])
+    layouts = {item.reference: item for item in comparisons if item.alignment_function == f"{item.reference}{RELEASED}"}
+    if not layouts:
+        return None
+    values = values_of(results, task.metric)
+    published = {key: known for key, known in _published(name)["datasets"].items() if _has(known, task.metric)}
+    unit = "" if task.metric == "rsum" else " (%)"
+    ours, change = f"{task.metric_title}{unit}", "Released − right"
+    columns = [Column("right", "Right layout", ours), Column("released", "Released layout", ours)]
+    columns += [Column("gap", "Mean", change), Column("interval", f"{confidence:.0%} interval", change)]
+    columns += [Column(key, DATASET_TITLES[key], "Published, from the other rows") for key in published]
+    rows = []
+    for function in ordered(layouts):
+        item = layouts[function]
+        half = item.half_interval(1 - confidence) if item.p_value is not None and item.mean is not None else None
+        interval = None if half is None else f"[{(item.mean or 0) - half:.1f}, {(item.mean or 0) + half:.1f}]"
+        cells = [estimate(values[key].values(), confidence) for key in (function, f"{function}{RELEASED}")]
+        theirs = [_below_the_others(known, function, list(layouts), task.metric) for known in published.values()]
+        rows.append(Row(function, display_name(function), (*cells, item.mean, interval, *theirs)))
+    caption = (
+        f"What the released layout changes on {dataset_title(results)}, paired by seed, beside the gaps of the paper "
+        f"({_source(name)}): a function's value less the mean of the rows that the layout does not touch."
+    )
+    return Table(caption, tuple(columns), tuple(rows), mark_best=False)
+
+
+def _has(known: Mapping[str, Mapping[str, float]], metric: str) -> bool:
+    return any(metric in row for row in known.values())
+
+
+def _below_the_others(
+    known: Mapping[str, Mapping[str, float]], function: str, touched: Sequence[str], metric: str
+) -> float | None:
+    others = [row[metric] for name, row in known.items() if name not in touched and metric in row]
+    own = known.get(function, {}).get(metric)
+    return None if own is None or not others else own - sum(others) / len(others)
 
 
 def runs_csv(results: Sequence[Result]) -> str:
