@@ -87,9 +87,10 @@ def test_unwritable_output_is_refused_before_anything_else(tmp_path, capsys):
     assert "file" in one_line(capsys)
 
 
-def test_debug_shows_the_traceback(tmp_path):
-    with pytest.raises(ValueError, match="dott"):
-        cli.main(["train", "--debug", "--alignment-function", "dott", "--output", str(tmp_path)])
+def test_debug_shows_the_traceback(tmp_path, capsys):
+    assert cli.main(["train", "--debug", "--alignment-function", "dott", "--output", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback") and "ConfigurationError" in shown and "dott" in shown.splitlines()[-1]
 
 
 def test_fault_of_ours_is_exit_status_1(monkeypatch, capsys):

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from .cli_analysis import ANALYSIS_COMMANDS
 from .cli_hub import HUB_COMMANDS
 from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
+from .data.confidential import masked_output
 
 __all__ = ["main"]
 
@@ -20,13 +22,17 @@ DONE, OUR_FAULT, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command. No token or password in an argument, an address or the environment is printed.
 
     Returns:
         0 when done, 2 for wrong input (one line on stderr; `--debug` shows the traceback), 130 when interrupted after
         saving, 1 for a fault of ours.
     """
-    parsed = build_parser().parse_args(arguments)
+    with masked_output():
+        return _run(build_parser().parse_args(arguments))
+
+
+def _run(parsed: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from .models.errors import VlAlignmentError
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _COMMANDS[parsed.command](parsed)
     except VlAlignmentError as error:
         if parsed.debug:
-            raise
+            traceback.print_exc()
         print(f"vl-alignment: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt as interruption:  # TrainingInterrupted is one
@@ -47,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     except Exception as error:
         if parsed.debug:
-            raise
+            traceback.print_exc()
         print(
             f"vl-alignment: a fault of ours: {type(error).__name__}: {error} (--debug shows where; please report it "
             "with the output of `vl-alignment env`)",

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.confidential import masked_output
 from ..models.errors import ResultsError
 from ..training.runs import load_results
 from .comparison import make_controls, write_comparison
@@ -121,4 +122,6 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with masked_output():
+        status = main()
+    sys.exit(status)

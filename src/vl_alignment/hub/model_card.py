@@ -18,6 +18,7 @@ from ..analysis.layout import display_name, ordered
 from ..analysis.statistics import Result, estimate, row_key
 from ..analysis.tables import dataset_title
 from ..analysis.tasks import task_of
+from ..data.confidential import without_secrets
 from ..data.json_text import parse_json
 from ..models.errors import ResultsError
 from ..training.presets import PRESETS
@@ -111,7 +112,7 @@ def build_model_card(
     text = str(ModelCard.from_template(data, template_str=template, **values))
     text = re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
     check_card_metadata(text)
-    return text
+    return without_secrets(text)
 
 
 def read_controls(folder: Path) -> list[dict[str, Any]]:

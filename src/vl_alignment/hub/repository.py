@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoModel, AutoProcessor
 
+from ..data.confidential import without_secrets
 from ..models.errors import CheckpointError, ResultsError, VlAlignmentError
 from ..training.runs import RunDirectory, read_result
 from .flat_code import save_with_code, without_local_paths
@@ -101,4 +102,5 @@ def _check_same_model(result: dict[str, Any], config: Any, directory: RunDirecto
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # Of a run by an earlier version, or of somebody else's.
+    path.write_text(without_secrets(json.dumps(value, indent=2, ensure_ascii=False)) + "\n", encoding="utf-8")

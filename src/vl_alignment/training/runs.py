@@ -23,6 +23,7 @@ from typing import Any
 
 from huggingface_hub.utils import WeakFileLock
 
+from vl_alignment.data.confidential import without_secrets
 from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import ConfigurationError, ResultsError
 
@@ -182,12 +183,11 @@ class RunDirectory:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that is never seen half written."""
+    """Write a JSON file that is never seen half written, and holds no tokens."""
     writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
         with writing.open("w") as stream:
-            json.dump(value, stream, indent=2)
-            stream.write("\n")
+            stream.write(without_secrets(f"{json.dumps(value, indent=2)}\n"))
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(writing, path)
@@ -346,7 +346,7 @@ def one_program_at_a_time(folder: Path, accelerator: Any = None) -> Iterator[Non
 
 
 def recorded_command(arguments: Iterable[str] | None = None) -> str:
-    """Return the command as given, with the program's name alone and folders below the working or home folder short."""
+    """Return the command as given, without tokens, the program's name alone, folders below home or here short."""
     given = list(sys.argv if arguments is None else arguments)
     if not given:
         return ""
@@ -356,7 +356,8 @@ def recorded_command(arguments: Iterable[str] | None = None) -> str:
             if len(folder) > 1:
                 argument = argument.replace(folder, short)
         shortened.append(argument)
-    return " ".join(part if part.startswith("~") and " " not in part else shlex.quote(part) for part in shortened)
+    quoted = (part if part.startswith("~") and " " not in part else shlex.quote(part) for part in shortened)
+    return without_secrets(" ".join(quoted))
 
 
 def describe_machine() -> dict[str, Any]:
