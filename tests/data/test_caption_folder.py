@@ -60,3 +60,27 @@ def test_wrong_lines_are_named(image_folder, text, message):
 def test_folder_without_annotations(tmp_path):
     with pytest.raises(DataError, match="none of captions.jsonl, metadata.jsonl, metadata.csv"):
         load_caption_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"file_name": "../beside.jpg", "caption": "A."}', "leads out of the folder"),
+        ('{"file_name": "/etc/a.jpg", "caption": "A."}', "leads out of the folder"),
+        ('{"file_name": "00.jpg", "captions": 7}', "the captions are 7"),
+        ('{"file_name": "00.jpg", "caption": "A.", "split": ["train"]}', "unknown split"),
+        ('{"file_name": "00.jpg", "caption": "\\ud800 half"}', "half of a character"),
+        ("[" * 50_000, "nested too deeply"),
+    ],
+)
+def test_names_and_values_that_cannot_be_used_are_refused(image_folder, text, message):
+    (image_folder / "captions.jsonl").write_text(text)
+    with pytest.raises(DataError, match=f"captions.jsonl.*{message}"):
+        load_caption_folder(image_folder)
+
+
+def test_a_split_may_name_pictures_of_the_folder_that_it_is_in(image_folder):
+    folder = image_folder.parent
+    (folder / "train").mkdir()
+    (folder / "train" / "metadata.jsonl").write_text('{"file_name": "../images/00.jpg", "caption": "Red."}\n')
+    assert load_caption_folder(folder)["train"][0]["image"].size == (20, 10)

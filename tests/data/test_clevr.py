@@ -266,3 +266,10 @@ def test_what_the_generator_wrote(data_root, tmp_path):
     record = data.records("validation")[0]
     assert (record["question"], record["answer"]) == ("What color is the thing?", "blue")
     assert record["image"].size == (320, 240)
+
+
+@pytest.mark.parametrize("number", ["seven", 2**40, [1]])
+def test_a_family_that_is_no_number_is_named(folder, tmp_path, number):
+    folder.write(train=[question("train", 0, question_family_index=number)])
+    with pytest.raises(DataError, match='CLEVR_train_questions.json.*"question_family_index" is'):
+        load_clevr(folder.root, splits=["train"], cache_dir=tmp_path / "cache")

@@ -89,3 +89,18 @@ def test_photographs_of_coco(data_root):
     supercategories = {category["supercategory"] for categories in data["categories"] for category in categories}
     assert supercategories >= {"animal", "person", "vehicle"} and len(supercategories) <= 12
     assert data[0]["image"].mode in ("RGB", "L")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"id": [1], "file_name": "00.jpg"}]}, r'"id" of an entry is \[1\]'),
+        ({"images": [{"id": 20, "file_name": ["00.jpg"]}]}, '"file_name" of an entry is'),
+        ({"images": [{"id": 20, "file_name": "../images/00.jpg"}]}, "leads out of the folder"),
+        ({"annotations": [{"image_id": {}, "caption": "A."}]}, '"image_id" of an entry is {}'),
+        ({"annotations": [{"image_id": 10, "caption": 7}]}, '"caption" of an entry is 7'),
+    ],
+)
+def test_values_of_other_types_are_named(write_json, image_folder, change, message):
+    with pytest.raises(DataError, match=f"captions.json.*{message}"):
+        load_coco_captions(write_json("captions.json", CAPTIONS | change), image_folder)

@@ -69,3 +69,33 @@ def test_published_outlines_agree_with_their_boxes(data_root):
             ]
             expected = annotation["area"] / (height * width) * side * side
             assert middle.sum() >= 0.8 * expected - 4
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[0, 0, 10]],
+        ["dog"],
+        [[0, 0, 1e300, 0, 10, 10]],
+        [[0, 0, None, 0]],
+        {"counts": [10**12], "size": [10**6, 10**6 - 1]},
+        {"counts": [-1, 201], "size": [10, 20]},
+        {"counts": [["a"]], "size": [10, 20]},
+        7,
+    ],
+)
+def test_outlines_that_cannot_be_drawn_are_named(tmp_path, segmentation):
+    path = tmp_path / "instances.json"
+    annotation = {"image_id": 7, "category_id": 1, "segmentation": segmentation}
+    path.write_text(json.dumps({**CONTENT, "annotations": [annotation]}))
+    with pytest.raises(DataError, match="instances.json, record 7: an outline cannot be drawn"):
+        CocoSegments(path).mask("7", "dog", 8)
+
+
+def test_a_crowd_of_any_size_takes_no_memory(tmp_path):
+    path, side = tmp_path / "instances.json", 2**20
+    runs = {"counts": [side * side // 2, side * side // 2], "size": [side, side]}
+    annotation = {"image_id": 7, "category_id": 1, "segmentation": runs}
+    path.write_text(json.dumps({**CONTENT, "annotations": [annotation]}))
+    mask = CocoSegments(path).mask("7", "dog", 4)
+    assert not mask[:, :2].any() and mask[:, 2:].all()

@@ -185,3 +185,23 @@ def test_published_lists_match_and_name_attngans_split(data_root, tmp_path):
     classes = [set(split["class_id"]) for split in data.values()]
     assert list(map(len, classes)) == [140, 10, 50] and len(set.union(*classes)) == 200
     assert data["test"][0]["captions"] == caption
+
+
+@pytest.mark.parametrize("name", ["../../outside.jpg", "/outside.jpg", "001.Auk/../../../Auk_1.jpg"])
+def test_names_of_pictures_stay_within_the_folder(folder, name):
+    images = folder / "CUB_200_2011" / "images.txt"
+    images.write_text(images.read_text().replace("001.Auk/Auk_1.jpg", name))
+    with pytest.raises(DataError, match=r"(images|labels).txt"):
+        load_cub(folder)
+
+
+def test_a_class_that_is_no_number_is_named(folder):
+    for name in ("classes.txt", "image_class_labels.txt"):
+        path = folder / "CUB_200_2011" / name
+        lines = [line.split() for line in path.read_text().splitlines()]
+        column = 0 if name == "classes.txt" else 1
+        for line in lines:
+            line[column] = {"1": "one"}.get(line[column], line[column])
+        write_lines(path, lines)
+    with pytest.raises(DataError, match="record 1: .*'one'"):
+        load_cub(folder)

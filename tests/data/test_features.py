@@ -1,5 +1,6 @@
 import json
 import logging
+import subprocess
 from pathlib import Path
 
 import datasets
@@ -207,3 +208,19 @@ def test_extractors_by_name(extractor, monkeypatch):
         build_extractor("other")
     with pytest.raises(ConfigurationError, match="extractor 'mine': .*'scales'"):
         build_extractor("mine", scales=3)
+
+
+def test_postscript_under_the_name_of_a_picture_starts_no_program(photographs, extractor, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "images" / "03.jpg"
+    Image.new("RGB", (9, 9)).save(path, "EPS")
+    store = extract_regions(photographs, extractor, tmp_path / "store", progress=False)
+    assert store.failures == ["03"]
+
+
+def test_a_damaged_record_of_a_shard_is_named(photographs, extractor, tmp_path):
+    (tmp_path / "store").mkdir()
+    for content in ("[1]", "{}", '{"failures": 7}', "[" * 50_000):
+        (tmp_path / "store" / "part-00000.json").write_text(content)
+        with pytest.raises(DataError, match="part-00000.json: not readable"):
+            extract_regions(photographs, extractor, tmp_path / "store", progress=False)

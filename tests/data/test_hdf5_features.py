@@ -195,3 +195,36 @@ def test_nothing_else_is_read(tmp_path):
     images = datasets.DatasetDict(train=datasets.Dataset.from_dict({"image_id": ["a"], "image_index": [99_999]}))
     store = Hdf5Regions({"train": path}, images)
     assert store.features(["a"]).shape == (1, 196, 1024) and (store.features(["a"]) == 2.5).all()
+
+
+def test_features_that_lie_in_another_file_are_refused(tmp_path, images):
+    """HDF5 can point to any file of the machine, in three ways, or to something else in the same file."""
+    array, path = grids(4), tmp_path / "train_features.h5"
+    other = write(tmp_path / "other.h5", array)
+    only = {"train": images["train"]}
+    with h5py.File(path, "w") as file:
+        file["features"] = h5py.ExternalLink(str(other), "features")
+    with pytest.raises(DataError, match="train_features.h5: .* is only a link"):
+        Hdf5Regions.find(path, only)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", array.shape, "f4", external=[(str(other), 0, array.nbytes)])
+    with pytest.raises(DataError, match="is only a link"):
+        Hdf5Regions.find(path, only)
+    layout = h5py.VirtualLayout(array.shape, "f4")
+    layout[:] = h5py.VirtualSource(str(other), "features", array.shape)
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("features", layout)
+    with pytest.raises(DataError, match="is only a link"):
+        Hdf5Regions.find(path, only)
+    with h5py.File(path, "w") as file:
+        file["features"] = h5py.SoftLink("/features")
+    with pytest.raises(DataError, match="is only a link"):
+        Hdf5Regions.find(path, only)
+
+
+def test_features_too_large_for_any_picture_are_refused(tmp_path, images):
+    path = tmp_path / "train_features.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (4, 10**6, 10**3, 10**3), "f4", chunks=(1, 10, 10, 10))
+    with pytest.raises(DataError, match="train_features.h5: .* too large"):
+        Hdf5Regions.find(path, {"train": images["train"]})

@@ -77,3 +77,24 @@ def test_files_that_cannot_be_read(tmp_path):
     path.write_bytes(b'{"questions": ["\xff"]}')
     with pytest.raises(DataError, match="not UTF-8"):
         list(stream_json_list(path, "questions"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("9" * 5_000, "4300 digits"),
+        ('["\\ud800"]', "half of a character"),
+    ],
+)
+def test_entries_that_nothing_can_take_are_refused(tmp_path, entry, message):
+    path = tmp_path / "data.json"
+    path.write_text(f'{{"questions": [{entry}]}}')
+    with pytest.raises(DataError, match=f"data.json: .*{message}"):
+        list(stream_json_list(path, "questions"))
+
+
+def test_characters_in_two_halves_are_whole(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text('{"questions": ["\\ud83d\\ude00"]}')
+    assert list(stream_json_list(path, "questions")) == ["\U0001f600"]

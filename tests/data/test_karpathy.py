@@ -178,3 +178,23 @@ def test_captions_of_flickr30k(data_root, tmp_path):
         warnings.simplefilter("error")  # 29,000 / 1,014 / 1,000 are the published sizes
         data = load_karpathy(tmp_path / "dataset_flickr30k.json", None)
     assert sum(len(captions) for captions in data["train"]["captions"]) == 145_000
+
+
+OUT = ("../beside.jpg", "a/../../beside.jpg", "/beside.jpg", "..\\beside.jpg", "nul\0.jpg", "")
+
+
+@pytest.mark.parametrize("change", [*({"filename": name} for name in OUT), {"filepath": "../.."}, {"filepath": "/"}])
+def test_names_of_pictures_stay_within_the_folder(entries, write_json, image_folder, change):
+    Image.new("RGB", (4, 4)).save(image_folder.parent / "beside.jpg")
+    path = write_json("dataset.json", {"images": [{**entries[0], **change}, *entries[1:]]})
+    with pytest.raises(DataError, match="dataset.json.*leads out of the folder"):
+        load_karpathy(path, image_folder)
+
+
+@pytest.mark.parametrize("split", [["train"], {"a": 1}])
+def test_values_that_are_no_names_are_refused(entries, write_json, image_folder, split):
+    content = {"dataset": ["coco"], "images": [{**entries[0], "split": split}, *entries[1:]]}
+    with pytest.raises(DataError, match="unknown split"):
+        load_karpathy(write_json("dataset.json", content), image_folder)
+    content["images"] = entries
+    assert len(load_karpathy(write_json("dataset.json", content), image_folder)) == 3

@@ -105,3 +105,35 @@ def test_rows_must_fit_the_ids():
     store = RegionStore(["a", "b"], [features], None, extractor="x", extractor_version="1")
     with pytest.raises(DataError, match="without boxes"):
         store.boxes(["a"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dtype": "no type"},
+        {"image_sizes": 3},
+        {"image_sizes": [[8]]},
+        {"image_ids": [["00"]]},
+        {"shards": []},
+        {"shards": [{"features": 7, "boxes": "b.npy", "images": 1}]},
+        {"shards": [{"features": "../features.npy", "boxes": "b.npy", "images": 1}]},
+        {"shards": [{"features": "/features.npy", "boxes": "b.npy", "images": 1}]},
+        {"shards": ["a"]},
+        {"regions": "4"},
+        {"failures": [1]},
+    ],
+)
+def test_a_damaged_index_is_named(folder, values):
+    change_index(folder, **values)
+    with pytest.raises(DataError, match="store: index.json is damaged"):
+        RegionStore.open(folder)
+
+
+def test_an_index_that_is_a_folder_or_nested_without_end_is_named(folder):
+    (folder / "index.json").write_text("[" * 50_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        RegionStore.open(folder)
+    (folder / "index.json").unlink()
+    (folder / "index.json").mkdir()
+    with pytest.raises(DataError, match="store: the index is not readable"):
+        RegionStore.open(folder)

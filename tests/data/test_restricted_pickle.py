@@ -3,6 +3,8 @@ import collections
 import io
 import os
 import pickle
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -152,3 +154,58 @@ def test_options_beside_tensors(tmp_path, zipped):
     read = load_tensors(tmp_path / "a.tar")
     assert read["opt"] == options and read["model"][0]["weight"].tolist() == [1, 1]
     assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r\xff\xff\xff\x3f.",  # a memo of a thousand million entries
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # bytes, and a bytearray, of a tebibyte
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.",
+        b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",  # arrays that begin with a shape
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\x00\x00\x00\x7f\x85C\x01b\x87R.",
+        b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x0a\x00\x00\x00V200000000\x85RC\x01a\x86R.",
+    ],
+)
+def test_memory_is_not_set_aside_for_what_a_file_only_claims(write, content):
+    tracemalloc.start()
+    try:
+        load_restricted(write(content))
+    except DataError as error:
+        assert "file.pickle" in str(error)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_archives_of_torch_that_unpack_to_more_are_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", bytes(2**20))
+    with pytest.raises(DataError, match="bomb.pth: this torch file cannot be read .*compressed"):
+        load_tensors(path)
+
+
+def test_an_old_torch_file_that_claims_a_long_text_asks_for_no_memory(tmp_path):
+    path = tmp_path / "old.pth"
+    path.write_bytes(b"\x80\x02X" + (2**32 - 1).to_bytes(4, "little") + b"x.")
+    tracemalloc.start()
+    with pytest.raises(DataError, match="old.pth"):
+        load_tensors(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_a_message_is_never_as_long_as_the_file(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"a": torch.zeros(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, b"x" * 10_000 if name.endswith("byteorder") else content)
+    with pytest.raises(DataError, match="model.pth") as raised:
+        load_tensors(path)
+    assert len(str(raised.value)) < 1_000

@@ -131,3 +131,19 @@ def test_published_captions(data_root, tmp_path, place, vocabulary, sizes):
     assert open_scan_regions(tmp_path).features(["test-999", "dev-7"]).ravel().tolist() == [999.0, 7.0]
     words = read_scan_vocabulary(source / vocabulary)
     assert words["<pad>"] == 0 and len(words) == read_json(source / vocabulary)["idx"]
+
+
+@pytest.mark.parametrize("header", ["(" * 500 + ")" * 500, "{'descr': '<f4',\n", "{'descr': '|O', 'shape': (2,)}", "7"])
+def test_a_damaged_header_is_named(folder, header):
+    """NumPy reads headers with Python's own parser, whose errors are of many kinds."""
+    body = header.encode().ljust(117) + b"\n"
+    (folder / "dev_ims.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
+    with pytest.raises(DataError, match="dev_ims.npy: truncated or not a NumPy array"):
+        open_scan_regions(folder)
+
+
+def test_several_arrays_are_not_one(folder):
+    np.savez(folder / "arrays.npz", a=np.zeros(3))
+    (folder / "arrays.npz").rename(folder / "dev_ims.npy")
+    with pytest.raises(DataError, match="dev_ims.npy"):
+        open_scan_regions(folder)

@@ -94,3 +94,20 @@ def test_bad_text_is_named(arguments, message):
     with pytest.raises(DataError, match=f"ocr.json, record picture: .*{message}"):
         text.add(*arguments, path="ocr.json", record="picture")
     assert len(text) == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "boxes", "confidences"),
+    [
+        ("word", None, None),
+        (["a"], None, [[1], [2, 3]]),
+        (["a"], None, ["sure"]),
+        (["a"], 7, None),
+        (["a"], [{"x": 1}], None),
+        (["a", "b"], [[0, 0, 1, 1], [0]], None),
+        (7, None, None),
+    ],
+)
+def test_text_of_another_form_is_refused_by_name(tokens, boxes, confidences):
+    with pytest.raises(DataError, match="text.json, record 3"):
+        TextColumns().add(tokens, boxes, confidences, path="text.json", record=3)

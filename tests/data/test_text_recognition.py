@@ -165,3 +165,28 @@ def test_readers_by_name(monkeypatch):
         build_text_reader("tesseract")
     with pytest.raises(ConfigurationError, match="'grey': .*unexpected keyword argument 'stop'"):
         build_text_reader("grey", stop=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"tokens": ["a"], "boxes": ["left"], "confidences": [1]},
+        {"tokens": ["a"], "boxes": [[0, 0, 1]], "confidences": [1]},
+        {"tokens": 7, "boxes": [], "confidences": []},
+        {"tokens": ["a"], "boxes": [[0, 0, 1, 1]], "confidences": [[1], [2, 3]]},
+    ],
+)
+def test_text_of_another_form_is_named(tmp_path, text):
+    path = tmp_path / "text.jsonl"
+    lines = [{"schema_version": 1, "reader": "grey", "reader_version": "1"}, {"image_id": "a", **text}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match="text.jsonl, record a"):
+        TextStore.open(path).add_to(datasets.Dataset.from_dict({"image_id": ["a"]}))
+
+
+@pytest.mark.parametrize("line", ['{"image_id": ["a"], "failure": "x"}', "7", '["image_id", "failure"]', "[" * 50_000])
+def test_lines_of_another_form_are_named(tmp_path, line):
+    path = tmp_path / "text.jsonl"
+    path.write_text('{"schema_version": 1, "reader": "grey", "reader_version": "1"}\n' + line + "\n")
+    with pytest.raises(DataError, match="text.jsonl, record 2: no line of a store of text"):
+        TextStore.open(path)

@@ -227,3 +227,12 @@ def test_real_photographs(data_root):
     assert len(data.questions["test"]) == 111 and len(data.images["test"]) == 110
     record = data.records("test")[0]
     assert record["question"] == "What type of business is this?" and record["image"].size == (300, 400)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "x" * 300])
+def test_names_of_pictures_stay_within_the_folder(textvqa, name):
+    (textvqa / "train_images").mkdir(exist_ok=True)
+    picture(textvqa / "outside.jpg")
+    write(textvqa / "TextVQA_0.5.1_train.json", [question(7, name)])
+    with pytest.raises(DataError, match="TextVQA_0.5.1_train.json.*(leads out of the folder|too long)"):
+        load_textvqa(textvqa, splits=["train"])

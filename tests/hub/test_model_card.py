@@ -392,3 +392,9 @@ def test_cards_of_runs_tell_their_settings(tmp_path):
     assert yaml.safe_load(blocks_of(text, "yaml")[0])["training"] == SETTINGS
     assert "| Accuracy | 70.0 | 30.0 |" in text and "_chance_: not described" in text
     assert "70.0 ± 0.0 | 2 |" in index.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("entry", ["license: [a]", "license: mit\npipeline_tag: {a: 1}", "license: mit\nlanguage: 7"])
+def test_metadata_of_other_types_are_named(entry):
+    with pytest.raises(HubError, match="would refuse"):
+        check_card_metadata(f"---\n{entry}\n---\ntext\n")

@@ -164,3 +164,22 @@ def test_machine_names_no_host():
 
     machine = describe_machine()
     assert machine["cores"] >= 1 and platform.node() not in json.dumps(machine).split()
+
+
+@pytest.mark.parametrize("run_id", ["../elsewhere", "/elsewhere", "..", "a/b", 7, None])
+def test_a_run_id_that_leads_out_of_the_folder_is_refused(tmp_path, run_id):
+    row = {**result(), "schema_version": 1, "run_id": run_id}
+    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ResultsError, match="results.jsonl:1: Damaged: run_id is no name of a folder"):
+        load_results(tmp_path, strict=True)
+
+
+def test_results_that_nest_without_end_are_damaged(tmp_path):
+    (tmp_path / "results.jsonl").write_text("[" * 50_000 + "\n")
+    with pytest.raises(ResultsError, match="results.jsonl:1: Damaged: nested too deeply"):
+        load_results(tmp_path, strict=True)
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    run.run_file.write_text("[" * 50_000)
+    with pytest.raises(ResultsError, match="run.json: Cannot be read"):
+        run.read_run()

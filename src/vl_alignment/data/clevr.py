@@ -305,6 +305,8 @@ def _node(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _family(number: Any, path: str, record: str) -> int:
+    if number is None:
+        return -1
     if not isinstance(number, int) or not -1 <= number < 2**31:
         raise DataError(f'"question_family_index" is {str(number)[:80]}', path=path, record=record)
     return number

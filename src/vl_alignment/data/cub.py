@@ -116,8 +116,9 @@ def _read_birds(root: Path) -> dict[str, _Bird]:
         (label,) = labels[number]
         # The species is the folder's name as well: files of another release would be noticed here.
         if classes.get(label) != (Path(file_name).parent.name,):
+            (called,) = classes.get(label, ("which is not in classes.txt",))
             raise DataError(
-                f"says class {label}, {classes.get(label, ('which is not in classes.txt',))[0]}, of {file_name}; take "
+                f"says class {label[:200]}, {called[:200]}, of {file_name[:200]}; take "
                 "images.txt, classes.txt and the labels from one release",
                 path=root / "image_class_labels.txt",
                 record=number,
@@ -144,7 +145,7 @@ def _rows(path: Path, columns: int) -> Iterator[tuple[str, tuple[str, ...]]]:
         number, *rest = row.split() or [""]
         if len(rest) != columns:
             raise DataError(
-                f"{row!r} has not a number and {columns} columns after it", path=path, record=f"line {line}"
+                f"{row[:200]!r} has not a number and {columns} columns after it", path=path, record=f"line {line}"
             )
         yield number, tuple(rest)
 

@@ -57,7 +57,8 @@ class FastTextBinary:
         except struct.error as error:
             raise DataError("truncated or no FastText model; fetch it again", path=path) from error
         rows, self.size = shape
-        if rows != len(self.rows) + self.bucket or length < offset + rows * self.size * 4:
+        whole = min(rows, self.size) > 0 and length >= offset + rows * self.size * 4
+        if not whole or rows != len(self.rows) + self.bucket:
             raise DataError("truncated or damaged: its matrix is not whole; fetch it again", path=path)
         self.matrix: np.ndarray = np.memmap(self.path, dtype="<f4", mode="r", offset=offset, shape=shape)
         self._subwords: Callable[[bytes], tuple[int, ...]] = lru_cache(maxsize=20_000)(self._subword_rows)

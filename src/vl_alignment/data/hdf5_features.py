@@ -21,6 +21,8 @@ from vl_alignment.models.errors import ConfigurationError, DataError
 
 __all__ = ["Hdf5Regions"]
 
+MAXIMUM_ROW_BYTES = 2**28
+
 
 class Hdf5Regions(RegionStore):
     """A region store over HDF5 files: the cells of the grid are the regions, row by row.
@@ -174,6 +176,8 @@ class FeatureFile:
                 f"expected floats [images, channels, rows, columns], found {found.dtype} {found.shape}", path=self.path
             )
         _, second, third, fourth = found.shape
+        if second * third * fourth * found.dtype.itemsize > MAXIMUM_ROW_BYTES:  # claimed, and perhaps never written
+            raise DataError(f"the features {found.shape} are too large to be those of images", path=self.path)
         if second == third != fourth:
             raise DataError(
                 f"the shape {found.shape} looks like [images, rows, columns, channels], but channels come before the "

@@ -205,4 +205,4 @@ def _reading(path: str | Path, kind: str, read: Callable[[], Any]) -> Any:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:300] if lines else type(error).__name__
