@@ -174,7 +174,7 @@ def test_what_is_missing_or_too_much_gives_one_message(client, picture):
 
     assert match(None, "a dog") == "Choose a picture first."
     assert match(given(picture), " \n ") == "Type a caption first."
-    assert match(given(picture), "x" * 100_000) == "The text has 100,000 characters; at most 4,000 are taken here."
+    assert match(given(picture), "x" * 100_000) == "The text has 100,000 characters; at most 1,000 are taken here."
     assert match(given(picture), "a\n" * 33) == "There are 33 captions; at most 32 are taken here."
     assert "has no words" in match(given(picture), "?!")
     long = client.predict("cosine", NOTHING, "dog " * 25_000, 1, 0, api_name="/draw")

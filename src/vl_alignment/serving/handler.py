@@ -6,10 +6,14 @@ The file travels to the Hub as `handler.py` and stands alone. Nothing in a reque
 
 import base64
 import binascii
+import contextlib
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,9 @@ MAX_OCR_TOKENS = 500
 MAX_ANSWERS = 100
 MAX_DRAWN_IMAGES = 16  # of all prompts together
 MAX_ERROR_CHARACTERS = 500
+# The model answers one request at a time, whatever number of threads a server has.
+MAX_WAITING = 16
+MAX_SECONDS = 60  # until its turn, and again until the last input of a list is begun
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # no other decoder sees what strangers send
 
@@ -39,8 +46,8 @@ class RequestError(ValueError):
     """A request that is refused.
 
     Args:
-        kind: "request" (not of the form that is read), "limit" (too much of something), "parameters", "image" or
-            "text".
+        kind: "request" (not of the form that is read), "limit" (too much of something), "busy" (too many at once: the
+            same again later), "parameters", "image" or "text".
         message: What is wrong and how to mend it.
     """
 
@@ -82,6 +89,7 @@ class EndpointHandler:
             raise ValueError(f"{folder}: config.json names no pipeline of {', '.join(answers)}, but {tasks}")
         self._answer, self._parameters = answers[self.task]
         self.pipeline = pipeline(self.task, model=str(folder), trust_remote_code=True)
+        self._places, self._turn = self.queue()
 
     def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, Any]:
         """Answer one request.
@@ -106,15 +114,38 @@ class EndpointHandler:
         try:
             inputs, parameters = _request(data)
             self._check_parameters(parameters, len(inputs) if isinstance(inputs, list) else 1)
+            with self._one_at_a_time():
+                if not isinstance(inputs, list):
+                    return self._answered(inputs, parameters)
+                deadline = time.monotonic() + MAX_SECONDS
+                return [self._answered(one, parameters, deadline) for one in inputs]
         except RequestError as error:
             return _refusal(error, error.kind)
-        if isinstance(inputs, list):
-            return [self._answered(one, parameters) for one in inputs]
-        return self._answered(inputs, parameters)
 
-    def _answered(self, one: Any, parameters: dict[str, Any]) -> Any:
+    @staticmethod
+    def queue() -> tuple[threading.BoundedSemaphore, threading.Lock]:
+        """Return the places of a request that is answered and of those that wait, and whose turn it is."""
+        return threading.BoundedSemaphore(1 + MAX_WAITING), threading.Lock()
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise RequestError("busy", f"{MAX_WAITING} requests wait already; try again later")
+        try:
+            if not self._turn.acquire(timeout=MAX_SECONDS):
+                raise RequestError("busy", f"no turn came within {MAX_SECONDS} seconds; try again later")
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            self._places.release()
+
+    def _answered(self, one: Any, parameters: dict[str, Any], deadline: float = math.inf) -> Any:
         """The answer to one input, or why there is none."""
         try:
+            if time.monotonic() > deadline:
+                raise RequestError("limit", f"the inputs before took {MAX_SECONDS} seconds; send fewer at once")
             return self._answer(one, parameters)
         except RequestError as error:
             return _refusal(error, error.kind)

@@ -1,5 +1,6 @@
 """What one visitor may ask of the page's server, and the message where it is more."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,43 +21,87 @@ __all__ = [
 ]
 
 MOST_PIXELS = 25_000_000
-MOST_CHARACTERS, MOST_CAPTIONS, MOST_PRINTED_WORDS, MOST_PICTURES = 4_000, 32, 100, 8
+# Of a text as the handler of an Inference Endpoint takes it.
+MOST_CHARACTERS, MOST_CAPTIONS, MOST_PRINTED_WORDS, MOST_PICTURES = 1_000, 32, 100, 8
 UPLOAD_BYTES, REQUEST_BYTES = 20 * 2**20, 2**20
 WAITING = 16
+# At once, by all visitors: each keeps one or two open while the page waits for an answer.
+OPEN_REQUESTS = 200
+BODY_SECONDS = 60
+RETRY_SECONDS = 5
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 LIMITS = (
     f"Pictures of at most {MOST_PIXELS // 10**6} megapixels and {UPLOAD_BYTES // 2**20} MB, texts of at most "
-    f"{MOST_CHARACTERS:,} characters. Requests are answered one by one; at most {WAITING} wait."
+    f"{MOST_CHARACTERS:,} characters each. Requests are answered one by one; at most {WAITING} wait."
 )
 
 
 class RequestLimit:
-    """Refuses requests whose body is larger than the page ever sends; of files gradio itself counts the bytes."""
+    """Refuses what is too large, too slow or too much at once, each with its status.
+
+    413: a body larger than the page ever sends (of files gradio itself counts the bytes). 408: a body that takes too
+    long to arrive. 429 with Retry-After: too many requests are open, or a program's request finds the queue full.
+    """
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app
+        self.open_requests = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve an ASGI request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.open_requests >= OPEN_REQUESTS:
+            answer = PlainTextResponse("Too many requests are open; try again later.", 429, _retry_headers())
+            await answer(scope, receive, send)
+            return
+        self.open_requests += 1
+        try:
+            await self._serve(scope, receive, _telling_when_to_retry(scope, send))
+        finally:
+            self.open_requests -= 1
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         limit = REQUEST_BYTES + UPLOAD_BYTES * scope["path"].endswith("/upload")
         reason = f"The request is larger than {limit:,} bytes."
         if int(dict(scope["headers"]).get(b"content-length", 0)) > limit:
             await PlainTextResponse(reason, 413)(scope, receive, send)
             return
-        taken = 0
+        taken, whole = 0, scope["method"] in ("GET", "HEAD")
+        deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def counted() -> Any:  # a body may come without saying how long it is
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            try:  # after the body the application waits for the end of the connection
+                async with asyncio.timeout_at(None if whole else deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"The request took more than {BODY_SECONDS} seconds to arrive.") from error
             taken += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if taken > limit:
                 raise HTTPException(413, reason)
             return message
 
         await self.app(scope, counted, send)
+
+
+def _retry_headers() -> dict[str, str]:
+    return {"retry-after": str(RETRY_SECONDS)}
+
+
+def _telling_when_to_retry(scope: Any, send: Any) -> Any:
+    """Let a full queue be answered with 429 to programs, and to all with Retry-After (gradio's page knows its 503)."""
+
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            retry = [(name.encode(), value.encode()) for name, value in _retry_headers().items()]
+            status = 429 if "/call/" in scope["path"] else 503
+            message = {**message, "status": status, "headers": [*message.get("headers", ()), *retry]}
+        await send(message)
+
+    return sent
 
 
 def open_picture(path: str | None) -> Image.Image:
@@ -99,13 +144,12 @@ def checked_captions(text: str | None) -> list[str]:
     """Return the captions of a text that has one a line.
 
     Raises:
-        ValueError: There are none, or too many, or they are too long together.
+        ValueError: There are none, or too many, or one is too long.
     """
-    lines = (line.strip() for line in checked_text(text, "a caption").splitlines())
-    captions = [line for line in lines if line]
+    captions = [line for line in (text or "").splitlines() if line.strip()] or [""]
     if len(captions) > MOST_CAPTIONS:
         raise ValueError(f"There are {len(captions)} captions; at most {MOST_CAPTIONS} are taken here.")
-    return captions
+    return [checked_text(caption, "a caption") for caption in captions]
 
 
 def printed_words(table: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[float]]]:

@@ -1,0 +1,122 @@
+"""What the page's server refuses, by requests as the server's own layer sees them, and the limits of the handler."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("starlette", reason="needs gradio's server: pip install 'vl-alignment[demo]'")
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.responses import PlainTextResponse  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+
+from vl_alignment.serving import handler as handler_file  # noqa: E402
+from vl_alignment.serving import limits  # noqa: E402
+from vl_alignment.serving.handler import EndpointHandler  # noqa: E402
+
+
+async def read_all(request):
+    await request.body()
+    return PlainTextResponse("read")
+
+
+async def full_queue(request):
+    return PlainTextResponse("Queue is full.", 503)
+
+
+def limited():
+    paths = {"/read": read_all, "/call/ask": full_queue, "/queue/join": full_queue}
+    return limits.RequestLimit(Starlette(routes=[Route(path, paths[path], methods=["POST"]) for path in paths]))
+
+
+async def ask(app, path="/read", pieces=(b"body",)):
+    """The status and headers of the answer to a request whose body comes in pieces, None being one that never comes."""
+    waiting, sent = list(pieces), []
+
+    async def receive():
+        piece = waiting.pop(0)
+        if piece is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers
+
+
+def test_a_body_that_does_not_come_is_given_up(monkeypatch):
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
+    app = limited()
+    assert asyncio.run(ask(app, pieces=(b"some", None)))[0] == 408
+    assert asyncio.run(ask(app))[0] == 200 and app.open_requests == 0
+
+
+def test_a_full_queue_is_a_429_for_programs_and_says_when_to_ask_again():
+    status, headers = asyncio.run(ask(limited(), "/call/ask"))
+    assert status == 429 and headers["retry-after"] == str(limits.RETRY_SECONDS)
+    status, headers = asyncio.run(ask(limited(), "/queue/join"))  # gradio's page has words for its 503
+    assert status == 503 and headers["retry-after"] == str(limits.RETRY_SECONDS)
+
+
+def test_only_so_many_requests_are_open_at_once(monkeypatch):
+    monkeypatch.setattr(limits, "OPEN_REQUESTS", 2)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
+
+    async def several():
+        app = limited()
+        answers = await asyncio.gather(*(ask(app, pieces=(b"some", None)) for _ in range(4)))
+        return [status for status, _ in answers], (await ask(app))[0]
+
+    statuses, afterwards = asyncio.run(several())
+    assert sorted(statuses) == [408, 408, 429, 429] and afterwards == 200
+
+
+def test_page_and_handler_take_texts_of_one_length():
+    assert limits.MOST_CHARACTERS == handler_file.MAX_TEXT_CHARACTERS
+    assert f"{limits.MOST_CHARACTERS:,} characters" in limits.LIMITS
+    assert limits.checked_captions("\n".join(["x" * limits.MOST_CHARACTERS] * 3))[2] == "x" * limits.MOST_CHARACTERS
+    with pytest.raises(ValueError, match="1,001 characters"):
+        limits.checked_captions("a\n" + "x" * (limits.MOST_CHARACTERS + 1))
+    with pytest.raises(ValueError, match="Type a caption first"):
+        limits.checked_captions("  \n ")
+
+
+class SlowAnswer(EndpointHandler):
+    """A handler whose model takes its time: what waits for it is under test, not the model."""
+
+    def __init__(self, seconds):
+        self._parameters = set()
+        self._answer = lambda one, parameters: time.sleep(seconds) or [one]
+        self._places, self._turn = EndpointHandler.queue()
+
+
+def asked_at_once(handler, number):
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(handler({"inputs": "a"}))) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_the_handler_lets_so_many_wait_and_refuses_more(monkeypatch):
+    monkeypatch.setattr(handler_file, "MAX_WAITING", 2)
+    handler = SlowAnswer(0.2)
+    answers = asked_at_once(handler, 5)
+    assert sorted(answer["kind"] for answer in answers if isinstance(answer, dict)) == ["busy", "busy"]
+    assert answers.count(["a"]) == 3 and handler({"inputs": "a"}) == ["a"]
+
+
+def test_the_handler_bounds_the_time(monkeypatch):
+    monkeypatch.setattr(handler_file, "MAX_SECONDS", 0.15)
+    handler = SlowAnswer(0.4)
+    first, second = sorted(asked_at_once(handler, 2), key=str)
+    assert first == ["a"] and second["kind"] == "busy" and "within 0.15 seconds" in second["error"]
+    assert handler({"inputs": ["a", "b"]})[1]["kind"] == "limit"
