@@ -44,6 +44,24 @@ test: $(ENVIRONMENT)  ## Run all tests but the slow ones
 test-slow: $(ENVIRONMENT)  ## Run the slow tests
 	$(PYTEST) -m slow $(ARGUMENTS)
 
+# An environment of its own with the lowest versions that pyproject.toml admits; PYTHON should be 3.11, the lowest too.
+LOWEST := build/lowest
+.PHONY: test-lowest
+test-lowest: $(LOWEST)/.installed  ## Run the tests on the lowest versions that pyproject.toml admits
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) -m "not slow" $(ARGUMENTS)
+
+$(LOWEST)/.installed: pyproject.toml .ci/lowest_versions.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python .ci/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --constraint $(LOWEST)/constraints.txt --editable ".[test,features,hdf5,ocr,index,demo,browser]"
+	touch $@
+
+.PHONY: audit
+audit: $(ENVIRONMENT)  ## Check pins, licenses, origin and known vulnerabilities of what is installed
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	$(BIN)/python .ci/audit.py $(BIN)/python build/audit/bin/pip-audit
+
 .PHONY: lint
 lint: $(ENVIRONMENT)  ## Check formatting, style and types
 	$(BIN)/ruff format --check .
