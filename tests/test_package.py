@@ -29,17 +29,19 @@ LOWER_LAYERS = {
     "metrics": {"models", "data"},
     "training": {"models", "data", "metrics"},
     "analysis": {"models", "pipelines", "data", "metrics", "training"},
+    "search": {"models", "data", "training", "analysis"},
     "serving": {"models", "data"},
     "hub": {"models", "pipelines", "data", "metrics", "training", "analysis", "serving"},
     "cli_analysis": {"models", "data", "metrics", "training", "analysis"},
     "cli_hub": {"models", "data", "metrics", "training", "analysis", "serving", "hub"},
-    "cli_parser": {"training", "cli_analysis", "cli_hub"},
+    "cli_search": {"models", "analysis", "search"},
+    "cli_parser": {"training", "cli_analysis", "cli_hub", "cli_search"},
     "cli": {
         *("models", "data", "metrics", "training", "analysis", "serving", "hub"),
-        *("cli_parser", "cli_analysis", "cli_hub"),
+        *("cli_parser", "cli_analysis", "cli_hub", "cli_search"),
     },
     # The package's __init__ offers the public names of every layer.
-    "__init__": {"models", "pipelines", "data", "metrics", "training", "analysis"},
+    "__init__": {"models", "pipelines", "data", "metrics", "training", "analysis", "search"},
 }
 # What travels with weights to the Hub must import where only these are installed.
 TRAVELLING_IMPORTS = {"torch", "transformers", "huggingface_hub"}

@@ -38,6 +38,7 @@ _LAZY = {
     "compare": ".analysis.comparison",
     "AlignmentMap": ".analysis",
     "write_report": ".analysis",
+    "ScanIndex": ".search.scan_index",
     "push_run": ".hub.push",
     "push_study": ".hub.push",
 }

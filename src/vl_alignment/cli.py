@@ -12,6 +12,7 @@ from typing import Any
 from .cli_analysis import ANALYSIS_COMMANDS
 from .cli_hub import HUB_COMMANDS
 from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
+from .cli_search import SEARCH_COMMANDS
 from .data.confidential import masked_output
 
 __all__ = ["main"]
@@ -375,6 +376,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "env": _env,
     **ANALYSIS_COMMANDS,
     **HUB_COMMANDS,
+    **SEARCH_COMMANDS,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .cli_analysis import add_analysis_commands
 from .cli_hub import add_hub_commands
+from .cli_search import add_search_commands
 
 __all__ = [
     "DATA_OPTIONS",
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_analysis_commands(partial(_command, commands))
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
+    add_search_commands(partial(_command, commands), _add_sizes)
     add_hub_commands(partial(_command, commands))
     _command(commands, "env", "Print versions, devices and caches, for bug reports.")
     return parser
