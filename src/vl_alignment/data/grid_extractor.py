@@ -13,11 +13,11 @@ from transformers import (
     MODEL_FOR_BACKBONE_MAPPING,
     AutoBackbone,
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vl_alignment.models.errors import CheckpointError, ConfigurationError
 

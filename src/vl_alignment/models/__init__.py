@@ -2,12 +2,14 @@
 
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForVisualQuestionAnswering,
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
 )
+
+# From its own module: the root of transformers 5.17 hides the name where there is no torchvision, which it does not need.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .alignment import (
     ALIGNMENT_FUNCTIONS,

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import datasets
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
+from transformers import ResNetConfig, ResNetModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vl_alignment.data.features import RegionStore, extract_regions
 from vl_alignment.data.grid_extractor import TransformersGridExtractor

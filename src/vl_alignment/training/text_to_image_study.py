@@ -186,7 +186,8 @@ def load_image_encoder(source: str) -> tuple[Any, dict[str, Any]]:
         encoder = InceptionV3(num_classes=None)
         encoder.load_published(network.network.state_dict(), path=source)
         return encoder, {"vision_config": None, "freeze_vision": True}
-    from transformers import AutoImageProcessor, AutoModel
+    from transformers import AutoModel
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     backbone = AutoModel.from_pretrained(source)
     backbone = getattr(backbone, "vision_model", backbone)
