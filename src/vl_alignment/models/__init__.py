@@ -8,7 +8,7 @@ from transformers import (
     AutoProcessor,
 )
 
-# From its own module: the root of transformers 5.17 hides the name where there is no torchvision, which it does not need.
+# From its own module: without torchvision, which it does not need, transformers 5.17 hides the name in its root.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .alignment import (
