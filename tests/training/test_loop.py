@@ -194,6 +194,12 @@ def test_precision_that_the_device_lacks_is_a_configuration_error(tmp_path):
         train(TinyModel(), TinyObjective(settings), settings, RunDirectory(tmp_path / "fp16"))
 
 
+def test_sharded_weights_are_refused_before_anything_hangs(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigurationError, match=r"launch without it \(docs/devices.md\)"):
+        train(TinyModel(), TinyObjective(tiny_settings()), tiny_settings(), RunDirectory(tmp_path))
+
+
 def test_learning_rate_warms_up_and_decays_after_the_named_epochs():
     settings = tiny_settings(warmup_steps=4, decay_epochs=(2, 3), decay_factor=0.1)
     factors = [learning_rate_factor(settings, step // 5, step) for step in (0, 1, 3, 4, 9, 10, 14, 15)]

@@ -1,11 +1,12 @@
 """What training loops optimise with: Accelerate, the learning rate over time, the average of the weights, seeds."""
 
+import os
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, str_to_bool
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -20,8 +21,14 @@ def build_accelerator(settings: TrainingSettings, run: RunDirectory | None = Non
     """Return the Accelerator that the settings ask for.
 
     Raises:
-        ConfigurationError: This machine has not what the settings ask for.
+        ConfigurationError: This machine has not what the settings ask for, or the launcher shards the weights.
     """
+    for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if str_to_bool(os.environ.get(f"ACCELERATE_USE_{plugin}", "false")):
+            raise ConfigurationError(
+                f"{plugin} shards weights over the processes, but here each evaluates and saves a whole model, which "
+                "fits on one device; launch without it (docs/devices.md)."
+            )
     if AcceleratorState._shared_state.get("_mixed_precision", settings.precision) != settings.precision:
         # One process may train several runs; Accelerate would keep the precision of the first one.
         AcceleratorState._reset_state()

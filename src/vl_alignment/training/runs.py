@@ -23,9 +23,10 @@ from typing import Any
 
 from huggingface_hub.utils import WeakFileLock
 
+from vl_alignment.data.atomic_files import remove_leftovers, whole_file, whole_folder
 from vl_alignment.data.confidential import without_secrets
 from vl_alignment.data.json_text import parse_json
-from vl_alignment.models.errors import ConfigurationError, ResultsError
+from vl_alignment.models.errors import CheckpointError, ConfigurationError, ResultsError
 
 __all__ = [
     "RESULTS_SCHEMA_VERSION",
@@ -148,51 +149,51 @@ class RunDirectory:
             raise ResultsError(f"Cannot be read ({error}); remove the run's folder.", path=self.run_file) from error
 
     def save_model(self, model: Any, processor: Any = None) -> None:
-        """Replace `model/` by these weights (and processor) in one step."""
+        """Replace `model/` by these weights (and processor) in one step.
+
+        Raises:
+            CheckpointError: It cannot be written; the earlier weights are still there.
+        """
         writing, previous = self.path / ".writing-model", self.path / ".previous-model"
-        for leftover in (writing, previous):
-            shutil.rmtree(leftover, ignore_errors=True)
-        model.save_pretrained(writing)
-        if processor is not None:
-            processor.save_pretrained(writing)
-        if self.model.exists():
-            self.model.rename(previous)
-        writing.rename(self.model)
-        shutil.rmtree(previous, ignore_errors=True)
+        with whole_folder(self.model, writing, previous, CheckpointError):
+            model.save_pretrained(writing)
+            if processor is not None:
+                processor.save_pretrained(writing)
 
     def write_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write predictions.parquet, one row per test item."""
+        """Write predictions.parquet, one row per test item.
+
+        Raises:
+            ResultsError: It cannot be written.
+        """
         import pyarrow
         import pyarrow.parquet
 
-        writing = self.predictions.with_suffix(".writing")
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), writing)
-        os.replace(writing, self.predictions)
+        with whole_file(self.predictions, ResultsError) as file:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)
 
     def write_results(self, result: Mapping[str, Any]) -> None:
         """Write results.json, the sign that the run is finished.
 
         Raises:
-            ResultsError: A field of the schema is missing.
+            ResultsError: A field of the schema is missing, or the file cannot be written.
         """
         result = {"schema_version": RESULTS_SCHEMA_VERSION, "run_id": self.run_id, **result}
         missing = [name for name in RESULT_FIELDS if name not in result]
         if missing:
             raise ResultsError(f"The fields {missing} are missing.", path=self.results)
         write_json(self.results, {name: result[name] for name in RESULT_FIELDS} | result)
+        remove_leftovers(self.path)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that is never seen half written, and holds no tokens."""
-    writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
-        with writing.open("w") as stream:
-            stream.write(without_secrets(f"{json.dumps(value, indent=2)}\n"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(writing, path)
-    finally:
-        writing.unlink(missing_ok=True)
+    """Write a JSON file that is never seen half written, and holds no tokens.
+
+    Raises:
+        ResultsError: It cannot be written; an earlier one is still there.
+    """
+    with whole_file(path, ResultsError) as file:
+        file.write(without_secrets(f"{json.dumps(value, indent=2)}\n").encode())
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -255,9 +256,8 @@ def rebuild_results(output: Path | str) -> Path:
         warnings.warn(warning.message, stacklevel=2)
     if any(str(file) in str(warning.message) for warning in caught):
         shutil.copyfile(file, file.with_suffix(".jsonl.damaged"))
-    writing = file.with_name(f".{file.name}.{os.getpid()}.writing")
-    writing.write_text("".join(json.dumps(result) + "\n" for result in results))
-    os.replace(writing, file)
+    with whole_file(file, ResultsError) as stream:
+        stream.write("".join(json.dumps(result) + "\n" for result in results).encode())
     return file
 
 
