@@ -19,7 +19,7 @@ def launched(script: str, *arguments: object, processes: int, launcher: tuple[st
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(call, env=environment, start_new_session=True, **pipes) as process:
         try:
-            output, errors = process.communicate(timeout=540)
+            output, errors = process.communicate(timeout=900)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # torchrun's own children too
             raise

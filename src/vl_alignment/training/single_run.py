@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from transformers import PreTrainedConfig
 
 from vl_alignment.data.features import RegionStore
+from vl_alignment.data.processes import on_main_process
 from vl_alignment.models.configuration_base import AlignmentConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
@@ -84,16 +85,19 @@ def train_single_run(
     model, objective = build()
     objective.check_model(model)
     run.check_writable()
-    if accelerator.is_main_process:
-        run.write_run({**description, "command": command or recorded_command(), "machine": describe_machine()})
+    started_as = {**description, "command": command or recorded_command(), "machine": describe_machine()}
+    on_main_process(accelerator, lambda: run.write_run(started_as))
     summary = train_model(model, objective, settings, run, accelerator=accelerator)
     best = type(model).from_pretrained(run.model).to(accelerator.device)
     evaluation = objective.evaluate(best, test_split, accelerator)
     written: list[Any] = [None]
-    if accelerator.is_main_process:
+
+    def write() -> None:
         run.write_predictions(evaluation.predictions)
         run.write_results(_result(description, config, evaluation, summary, command))
-        written = [read_result(run.results)]
+        written[0] = read_result(run.results)
+
+    on_main_process(accelerator, write)
     broadcast_object_list(written)
     return written[0]
 
