@@ -1,5 +1,10 @@
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +241,40 @@ def test_without_faiss_the_extra_is_named(index, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'vl-alignment\[index\]'"):
         ScanIndex.open(index.folder)
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tests.search import test_scan_index as tests
+tests.scan_index.SHARD_ITEMS = 2
+class Slow(tests.StopsAt):
+    def encode(self, encoder, rows):
+        time.sleep(0.3)
+        return super().encode(encoder, rows)
+index = tests.ScanIndex.create(sys.argv[3], *tests.tiny_scan())
+index.add_pictures(Slow(Path(sys.argv[2]), -1), progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_killed_building_goes_on(tmp_path, photos):
+    repository = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", KILLED, repository, str(photos), str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    until = time.monotonic() + 300
+    while not (tmp_path / "killed" / "pictures-00001.json").exists() and time.monotonic() < until:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    index = ScanIndex.create(tmp_path / "killed", *tiny_scan())
+    there = len(index)
+    assert 2 <= there < 10
+    assert index.add_pictures(PictureFiles(photos), progress=False) == 10 - there
+    whole = ScanIndex.create(tmp_path / "whole", *tiny_scan())
+    whole.add_pictures(PictureFiles(photos), progress=False)
+    assert same(ScanIndex.open(index.folder).search("two dogs"), whole.search("two dogs"))

@@ -1,7 +1,7 @@
 """Shortlists: the items whose mean vectors are nearest to a query's, by FAISS.
 
-Up to `LISTS_FROM` items every mean vector is compared. Beyond, inverted lists are built: about 2 sqrt(n) cells of which
-a query looks into the nearest, so that its cost grows with the square root of the collection. Items that came after
+Up to `LISTS_FROM` items every mean vector is compared. Beyond, inverted lists are built: sqrt(n) cells, into the
+nearest of which a query looks, so that its cost grows with the square root of the collection. Items that came after
 the lists were built are compared one by one.
 """
 
@@ -77,7 +77,7 @@ def build_lists(collection: Collection, path: Path) -> None:
     """
     faiss = import_faiss()
     items = len(collection)
-    cells = max(1, int(2 * items**0.5))
+    cells = max(1, int(items**0.5))
     lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(collection.width), collection.width, cells, faiss.METRIC_INNER_PRODUCT)
     lists.cp.niter = 10
     lists.cp.max_points_per_centroid = POINTS_PER_LIST
