@@ -74,8 +74,12 @@ format: $(ENVIRONMENT)  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 .PHONY: benchmark
-benchmark: $(ENVIRONMENT)  ## Measure the all-pairs similarity against the plain loop
-	$(BIN)/python benchmarks/similarity.py $(ARGUMENTS)
+benchmark: $(ENVIRONMENT)  ## Measure all speed and memory figures against the plain versions
+	$(BIN)/python benchmarks/run.py --output outputs/benchmarks.json $(ARGUMENTS)
+
+.PHONY: fuzz
+fuzz: $(ENVIRONMENT)  ## Feed every reader with 21,000 damaged and hostile files
+	$(BIN)/python benchmarks/fuzz.py $(ARGUMENTS)
 
 .PHONY: environment
 environment: $(ENVIRONMENT)  ## Make the virtual environment with the tested versions

@@ -88,3 +88,25 @@ def test_some_parts_of_a_plan():
     assert plan.only([plan.parts[1].name]).parts == plan.parts[1:2]
     with pytest.raises(ConfigurationError, match=r"no part \['nothing'\]; its parts are"):
         plan.only(["nothing"])
+
+
+ALIASES = ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"parts: [{{preset: blocks, seeds: [0], functions: [&a0 [dot, dot], {ALIASES}]}}]",
+            "more than 100,000 values",
+        ),
+        ("parts: [{preset: blocks, seeds: [2020-13-45]}]", "month"),
+        ("parts: [{preset: blocks, seeds: [!!float x]}]", "float"),
+        ("parts: " + "[" * 20_000, "nested too deeply"),
+        ("parts: [{preset: blocks, seeds: [0], settings: 0x" + "f" * 6_000 + "}]", "thousands of digits"),
+    ],
+)
+def test_yaml_that_no_person_writes_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(ConfigurationError, match=f"trial.yaml: .*{message}") as raised:
+        plan_of(tmp_path, text)
+    assert len(str(raised.value)) < 2_000

@@ -259,3 +259,11 @@ def test_names_and_options_that_do_not_exist_are_named(monkeypatch):
     assert build_word_vectors("mine").size == 1
     with pytest.raises(ConfigurationError, match="already registered"):
         register_word_vectors("mine", lambda: None)
+
+
+@pytest.mark.parametrize("shape", [(2**60, 2**60), (-1, 4), (0, 0), (len(WORDS) + BUCKETS, 2**62)])
+def test_a_matrix_of_another_shape_than_the_file_holds_is_refused(written, shape):
+    content, _ = binary_model()
+    right = struct.pack("<qq", len(WORDS) + BUCKETS, SIZE)
+    with pytest.raises(DataError, match="tiny.bin"):
+        FastTextBinary(written(content.replace(right, struct.pack("<qq", *shape), 1)))

@@ -1,4 +1,6 @@
+import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from transformers import BertConfig
 
 from vl_alignment.data.features import build_extractor, extract_regions
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
+from vl_alignment.models.modeling_mac import MacForQuestionAnswering
 from vl_alignment.training.evaluation import evaluate, load_images, load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not all of CLEVR")
@@ -90,3 +93,30 @@ def test_missing_processor_is_named(mac, tmp_path):
     load_model(mac)[0].save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="processor cannot be loaded"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"unknown": 1}, "has no field 'unknown'"),
+        ("config.json", {"hidden_size": "wide"}, "hidden_size"),
+        ("tokenizer_config.json", {"pad_token": None}, "cannot pad"),
+        ("tokenizer_config.json", {"model_max_length": "long"}, "cannot pad"),
+        ("tokenizer_config.json", {"model_input_names": ["input_ids"]}, "cannot pad"),
+    ],
+)
+def test_what_is_wrong_in_a_models_folder_is_said_with_its_name(mac, tmp_path, file, change, message):
+    folder = shutil.copytree(mac, tmp_path / "mac")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **change}))
+    with pytest.raises((CheckpointError, ConfigurationError), match=f"mac.*{message}"):
+        _, processor = load_model(folder)
+        processor(["Is there a red thing?"])
+
+
+def test_a_models_own_loading_names_the_folder(mac, tmp_path):
+    folder = shutil.copytree(mac, tmp_path / "mac")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "hidden_size": "wide"}))
+    with pytest.raises(ConfigurationError, match="mac: .*hidden_size"):
+        MacForQuestionAnswering.from_pretrained(folder)
