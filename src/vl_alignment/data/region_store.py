@@ -227,7 +227,7 @@ def read_index(path: Path) -> dict[str, Any]:
     try:
         _check_index(index, path)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"index.json is damaged ({error!r}); extract the features again", path=path) from error
+        raise DataError(f"index.json is damaged ({error!r:.300}); extract the features again", path=path) from error
     return index
 
 
