@@ -27,7 +27,7 @@ from vl_alignment.training.retrieval import train_retrieval_run
 
 REGIONS, FEATURES = 36, 2048
 LEAST_BUSY = 90.0
-ONE_EPOCH = {"epochs": 1, "evaluate_every": 1, "decay_epochs": [], "device": "cpu"}
+ONE_EPOCH = {"epochs": 1, "evaluate_every": 1, "decay_epochs": [], "all_negatives_epochs": 1}
 
 
 class RandomRegions:
@@ -75,7 +75,8 @@ def main() -> None:
     arguments = parsed(benchmark_parser(__doc__))
     size = 64 if arguments.quick else 1024
     sizes = {"train": size, "validation": 16, "test": 16}
-    device = {"device": "auto" if arguments.device == "cuda" else "cpu", "precision": arguments.precision}
+    precision = "no" if arguments.precision == "fp32" else arguments.precision
+    device = {"device": "auto" if arguments.device == "cuda" else "cpu", "precision": precision}
     measurements = Measurements(arguments.device, arguments.precision, arguments.repeats)
     shares: dict[str, list[float]] = {"blocks": [], "memory_mapped": []}
     with tempfile.TemporaryDirectory() as temporary:
