@@ -321,15 +321,16 @@ def _build_vocabulary(parsed: argparse.Namespace) -> None:
 
 
 def _extract_features(parsed: argparse.Namespace) -> None:
-    import torch
+    from accelerate import PartialState
 
     from .data.features import build_extractor, extract_regions
     from .training.evaluation import load_images
 
     images = load_images(parsed.preset, parsed.data_dir, sizes=dict(parsed.sizes) if parsed.sizes else None)
     options = _extractor_options(parsed)
-    if parsed.device == "auto" and torch.cuda.is_available():
-        options["device"] = "cuda"
+    processes = PartialState(cpu=parsed.device == "cpu")
+    if processes.device.type == "cuda":
+        options["device"] = str(processes.device)  # of several processes each has its own
     store = extract_regions(
         images,
         build_extractor(_extractor(parsed) or "efficientnet_lite0", **options),
@@ -337,8 +338,10 @@ def _extract_features(parsed: argparse.Namespace) -> None:
         batch_size=parsed.batch_size,
         dtype=parsed.dtype,
         maximum_failures=parsed.maximum_failures,
+        processes=processes,
     )
-    print(f"{len(store)} pictures, {store.regions} regions of {store.feature_size} each: {parsed.output}")
+    if processes.is_main_process:
+        print(f"{len(store)} pictures, {store.regions} regions of {store.feature_size} each: {parsed.output}")
 
 
 def _env(parsed: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ TASKS = {
 }
 SETTINGS = (
     *("epochs", "batch_size", "evaluate_every", "decay_epochs", "learning_rate", "device", "precision"),
-    *("all_negatives_epochs", "questions_per_image", "matching_weight"),
+    *("all_negatives_epochs", "gather_negatives", "questions_per_image", "matching_weight"),
 )
 READING_OPTIONS = ("ocr", "character_error_rate", "reader", "answer_vocabulary", "fasttext", "text_encoder")
 PICTURE_OPTIONS = (
@@ -40,7 +40,7 @@ PICTURE_OPTIONS = (
 DATA_OPTIONS = (*READING_OPTIONS, *PICTURE_OPTIONS)
 # Settings and options that not every task has.
 TASKS_OF = {
-    "all_negatives_epochs": ("retrieval",),
+    **dict.fromkeys(("all_negatives_epochs", "gather_negatives"), ("retrieval",)),
     "questions_per_image": ("question-answering", "text-question-answering"),
     **dict.fromkeys(READING_OPTIONS, ("text-question-answering",)),
     **dict.fromkeys(("matching_weight", *PICTURE_OPTIONS), ("text-to-image",)),
@@ -101,6 +101,11 @@ def _add_preparation(parser: Any, output: str) -> None:
     for name in ("epochs", "batch-size", "evaluate-every"):
         parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
     parser.add_argument("--all-negatives-epochs", type=int, help="of retrieval, instead of the preset's")
+    parser.add_argument(
+        "--gather-negatives",
+        action=argparse.BooleanOptionalAction,
+        help="of retrieval: negatives of the whole batch, or of each process's share of it alone (the whole batch)",
+    )
     parser.add_argument(
         "--questions-per-image", type=int, help="of an example of vqa or textvqa, instead of the preset's"
     )

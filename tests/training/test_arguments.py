@@ -34,6 +34,7 @@ def test_settings_survive_json():
         ("device", "gpu"),
         ("seed", -1),
         ("epoch_captions", "five"),
+        ("gather_negatives", 1),
         ("validation_captions", 0),
         ("trackers", "wandb"),
         ("trackers", ("wandbb",)),

@@ -247,9 +247,9 @@ class _AdversarialLoop(EpochLoop):
         names = [*losses, *norms]
         values = torch.stack([value.detach().float() for value in (*losses.values(), *norms.values())]).tolist()
         means = self.shared_means(values)
-        for name, mean in zip(names[: len(losses)], means, strict=False):
+        for name, mean, own in zip(names[: len(losses)], means, values, strict=False):
             if not math.isfinite(mean):
-                raise self.not_finite(f"loss {name!r}", identifiers)
+                raise self.not_finite(f"loss {name!r}", identifiers, math.isfinite(own))
         for name, norm in zip(norms, means[len(losses) :], strict=True):
             # float16's loss scaling skips such a step and lowers the scale by itself.
             if self.settings.precision != "fp16" and not math.isfinite(norm):

@@ -90,7 +90,7 @@ def prepare_study(
         settings: Changes of the preset's training settings.
         model_fields: Changes of the preset's model fields.
         options: Changes of the preset's options of the data; see `changed_options`.
-        accelerator: To be given where there are several processes: one of them makes the regions.
+        accelerator: Whose processes make the regions; made where there are several and none is given.
 
     Raises:
         ConfigurationError: A name or setting is unknown, or the output folder cannot be written.
@@ -100,6 +100,8 @@ def prepare_study(
     study = load_study(
         preset, data_dir=data_dir, sizes=sizes, settings=settings, model_fields=model_fields, options=options
     )
+    if accelerator is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by torchrun or Accelerate
+        accelerator = Accelerator(cpu=study.settings.get("device") == "cpu")
     if isinstance(study, TextToImageStudy):
         if regions is not None or extractor is not None:
             raise ConfigurationError("A generator draws pictures and sees none: leave regions and extractor out.")
