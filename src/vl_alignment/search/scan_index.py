@@ -286,7 +286,7 @@ class ScanIndex:
             collection = self._collections[kind]
             before = len(collection)
             new = _new_rows(records, collection.ids())
-            with tqdm(total=len(new), desc=kind, unit=kind[:-1], disable=not progress) as bar:
+            with tqdm(total=len(new), desc=kind, unit=kind[:-1], disable=not (progress and new)) as bar:
                 for start in range(0, len(new), SHARD_ITEMS):
                     shard = new[start : start + SHARD_ITEMS]
                     encoded: list[int] = []
