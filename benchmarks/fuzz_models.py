@@ -24,7 +24,7 @@ from vl_alignment.hub.convert import convert_checkpoint
 from vl_alignment.hub.model_card import read_controls
 from vl_alignment.models.configuration_mac import MacConfig
 from vl_alignment.models.configuration_scan import ScanConfig
-from vl_alignment.models.errors import HubError, ResultsError
+from vl_alignment.models.errors import DataError, HubError, ResultsError
 from vl_alignment.models.modeling_mac import MacForQuestionAnswering
 from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval
 from vl_alignment.models.processing_mac import MacProcessor
@@ -146,7 +146,10 @@ def make_mac(folder: Path) -> dict[str, str]:
 
 def read_model(folder: Path) -> object:
     model, processor = load_model(folder)
-    return model, processor(["is it a dog?"])
+    try:
+        return model, processor(["is it a dog?"])
+    except DataError as error:  # speaks of the question, where the vocabulary is whole but has none of its words
+        raise DataError(str(error), path=folder) from error
 
 
 def _result(function: str, seed: int) -> dict[str, Any]:
