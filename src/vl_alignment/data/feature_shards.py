@@ -165,10 +165,11 @@ class Extraction:
     def _finish(self, finished: dict[str, Any], shards: dict[int, Sequence[Picture]]) -> None:
         """Write the index over the finished and the new shards, then remove what is no longer needed."""
         if shards or not finished["image_ids"]:
-            parts = [_read_part(self.output / _part_name(number)) for number in shards]
-            if None in parts:
+            read = [_read_part(self.output / _part_name(number)) for number in shards]
+            parts = [part for part in read if part is not None]
+            if len(parts) < len(read):
                 raise DataError(
-                    f"{parts.count(None)} shards that other processes made are not here; all of them must write to the "
+                    f"{len(read) - len(parts)} shards that other processes made are not here; all of them must write to the "
                     "same folder, on a file system that the hosts share",
                     path=self.output,
                 )

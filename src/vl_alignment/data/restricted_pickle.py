@@ -46,7 +46,7 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
     # with one, could ask for any memory. So the type itself is only a mark.
     array_type = object()
 
-    def reconstruct(kind: object, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
+    def reconstruct(kind: object, shape: tuple[int, ...], typecode: bytes) -> Any:
         if kind is not array_type or shape != (0,):
             raise pickle.UnpicklingError("an array in it does not begin empty")
         return _reconstruct(np.ndarray, shape, typecode)
@@ -76,11 +76,12 @@ def _allowed_globals() -> dict[tuple[str, str], Any]:
     return allowed
 
 
-class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
-    """An unpickler whose globals come from the list above and from nowhere else.
+# The one written in Python: that in C sets as much memory aside as a damaged file names, unread. It has no public name.
+_Unpickler: Any = pickle._Unpickler
 
-    It is the one written in Python: that in C sets as much memory aside as a damaged file names, unread.
-    """
+
+class _RestrictedUnpickler(_Unpickler):
+    """An unpickler whose globals come from the list above and from nowhere else."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -95,7 +96,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[name-defined, mis
             raise pickle.UnpicklingError("pickle data was truncated")
         self.append(bytearray(content))
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # type: ignore[attr-defined]
+    dispatch = {**_Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the allowed object called `module.name`."""

@@ -11,7 +11,7 @@ is overwritten by the next one of its number.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Collection:
     def __len__(self) -> int:
         return int(self.first[-1])
 
-    def append(self, vectors: Sequence[Tensor], records: Sequence[dict[str, Any]]) -> None:
+    def append(self, vectors: Sequence[Tensor], records: Sequence[Mapping[str, Any]]) -> None:
         """Write a shard of items: the vectors [n, d] of each, and what is known of it.
 
         Raises:

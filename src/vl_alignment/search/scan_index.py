@@ -13,7 +13,7 @@ query -> words or regions [L, d] --+-> mean vector -> FAISS -> shortlist of item
 import functools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,13 +62,12 @@ class Match:
 
 
 class PictureSource(Protocol):
-    """Pictures that can be indexed.
+    """Pictures that can be indexed."""
 
-    Attributes:
-        records: What is known of each, "id" at least.
-    """
-
-    records: Sequence[dict[str, Any]]
+    @property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """What is known of each, "id" at least."""
+        ...
 
     def encode(self, encoder: PictureEncoder, rows: Sequence[int]) -> tuple[list[int], Tensor]:
         """Return the rows that can be read, and their region embeddings [n, R, d]."""
@@ -142,7 +141,7 @@ class ScanIndex:
         else:
             _make_folder(folder)
             RunDirectory(folder).save_model(model, processor)
-            empty = {kind: {"shards": [], "lists": None} for kind in KINDS}
+            empty: dict[str, Any] = {kind: {"shards": [], "lists": None} for kind in KINDS}
             manifest = {"schema_version": SCHEMA_VERSION, **settings, **empty}
             write_json(folder / INDEX_NAME, manifest)
         return cls(folder, model.eval(), processor, manifest)
@@ -276,7 +275,7 @@ class ScanIndex:
     def _add(
         self,
         kind: Kind,
-        records: Sequence[dict[str, Any]],
+        records: Sequence[Mapping[str, Any]],
         encode: Callable[[Sequence[int]], tuple[list[int], list[Tensor]]],
         batch_size: int,
         progress: bool,
@@ -334,7 +333,7 @@ class ScanIndex:
         return open_lists(path, self._manifest["width"], lists["items"])
 
 
-def _new_rows(records: Sequence[dict[str, Any]], there: set[str]) -> list[int]:
+def _new_rows(records: Sequence[Mapping[str, Any]], there: set[str]) -> list[int]:
     """Return the rows of the records whose id is not there yet."""
     seen: set[str] = set()
     for record in records:
@@ -366,7 +365,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_fields(manifest: dict[str, Any], path: Path) -> None:
-    kinds = {"model": str, "width": int, "dtype": str, "extractor_options": dict, **dict.fromkeys(KINDS, dict)}
+    kinds: dict[str, type] = {
+        "model": str,
+        "width": int,
+        "dtype": str,
+        "extractor_options": dict,
+        **dict.fromkeys(KINDS, dict),
+    }
     wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
     for kind in KINDS:
         if kind in wrong:

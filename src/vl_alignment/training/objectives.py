@@ -209,7 +209,7 @@ class RetrievalObjective:
             return Evaluation(metrics)
         return Evaluation(metrics, retrieval_predictions(similarity, table))
 
-    def _shards(self, model: nn.Module, split: str, accelerator: Accelerator) -> ScoreShards:
+    def _shards(self, model: Any, split: str, accelerator: Accelerator) -> ScoreShards:
         assert self.scores is not None
         identity = {
             "model": model_fingerprint(model),
