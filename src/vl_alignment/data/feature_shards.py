@@ -169,8 +169,8 @@ class Extraction:
             parts = [part for part in read if part is not None]
             if len(parts) < len(read):
                 raise DataError(
-                    f"{len(read) - len(parts)} shards that other processes made are not here; all of them must write to the "
-                    "same folder, on a file system that the hosts share",
+                    f"{len(read) - len(parts)} shards that other processes made are not here; all of them must write "
+                    "to the same folder, on a file system that the hosts share",
                     path=self.output,
                 )
             self.failures.names = [name for part in parts for name in part["failures"]]
