@@ -81,6 +81,8 @@ def test_every_run_is_a_line_of_the_results(compared):
     assert [result["alignment_function"] for result in results] == ["dot", "general_key"]
     assert rows[0]["dataset"]["content_hash"] and rows[0]["dataset"]["test"] == 12
     assert any("general_key, seed 0: Rsum" in line for line in lines)
+    run = json.loads((output / "scan-blocks-dot-seed0" / "run.json").read_text())
+    assert run["model"]["vision_config"]["_name_or_path"] == ""  # not a folder of this machine
 
 
 def test_controls_stand_beside_the_results(compared):

@@ -115,7 +115,8 @@ def backbone_fields(store: RegionStore | None, vision_model: Any) -> dict[str, A
     if store is not None:
         fields |= {"feature_size": store.feature_size, "region_extractor": store.extractor}
     if vision_model is not None:
-        fields["vision_config"] = vision_model.config.to_dict()
+        # Where it was kept on this machine is nobody's business, and no part of the model.
+        fields["vision_config"] = {**vision_model.config.to_dict(), "_name_or_path": ""}
     return fields
 
 
