@@ -21,6 +21,7 @@ REQUESTS = {
 }
 
 
+@pytest.mark.slow
 def test_every_model_answers_the_same_where_the_package_is_not_installed(client, tmp_path):
     runs = {kind: write_run(tmp_path / "runs", kind, "additive") for kind in REQUESTS}
     report = push_study(tmp_path / "runs", "me")

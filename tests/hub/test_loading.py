@@ -81,6 +81,7 @@ def test_offline_from_the_cache(client, runs, tmp_path, monkeypatch):
     assert client.requests == []
 
 
+@pytest.mark.slow
 def test_without_the_package_with_a_function_of_the_users_and_offline(client, tmp_path, own_module):
     register_alignment_function("halved", own_module(OWN_FILE).Halved)
     seeds = [write_run(tmp_path / "runs", function="halved", seed=seed) for seed in (0, 1)]

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -50,17 +51,23 @@ async def ask(app, path="/read", pieces=(b"body",)):
     return sent[0]["status"], headers
 
 
+def answered(request):
+    """Run a request to its end on a thread: a browser of another test may have left a loop running on this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, request).result()
+
+
 def test_a_body_that_does_not_come_is_given_up(monkeypatch):
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
     app = limited()
-    assert asyncio.run(ask(app, pieces=(b"some", None)))[0] == 408
-    assert asyncio.run(ask(app))[0] == 200 and app.open_requests == 0
+    assert answered(ask(app, pieces=(b"some", None)))[0] == 408
+    assert answered(ask(app))[0] == 200 and app.open_requests == 0
 
 
 def test_a_full_queue_is_a_429_for_programs_and_says_when_to_ask_again():
-    status, headers = asyncio.run(ask(limited(), "/call/ask"))
+    status, headers = answered(ask(limited(), "/call/ask"))
     assert status == 429 and headers["retry-after"] == str(limits.RETRY_SECONDS)
-    status, headers = asyncio.run(ask(limited(), "/queue/join"))  # gradio's page has words for its 503
+    status, headers = answered(ask(limited(), "/queue/join"))  # gradio's page has words for its 503
     assert status == 503 and headers["retry-after"] == str(limits.RETRY_SECONDS)
 
 
@@ -73,7 +80,7 @@ def test_only_so_many_requests_are_open_at_once(monkeypatch):
         answers = await asyncio.gather(*(ask(app, pieces=(b"some", None)) for _ in range(4)))
         return [status for status, _ in answers], (await ask(app))[0]
 
-    statuses, afterwards = asyncio.run(several())
+    statuses, afterwards = answered(several())
     assert sorted(statuses) == [408, 408, 429, 429] and afterwards == 200
 
 

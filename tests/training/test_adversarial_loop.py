@@ -224,6 +224,7 @@ def test_settings_survive_json():
     assert AdversarialSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_share_batches_and_keep_the_same_weights(tmp_path):
     tests = Path(__file__).parents[1]

@@ -71,6 +71,7 @@ def test_interruption_ends_with_exit_status_130(example, tmp_path, monkeypatch, 
     assert capsys.readouterr().err == "Stopped after step 3.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("name", "preset", "run", "same"),

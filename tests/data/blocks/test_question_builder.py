@@ -39,6 +39,7 @@ def questions(cache_dir: str) -> datasets.DatasetDict:
     return load_blocks_questions(**SMALL, cache_dir=cache_dir)
 
 
+@pytest.mark.slow
 def test_questions_are_pinned_and_the_same_in_another_process() -> None:
     assert content_digest() == PINNED
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_question_builder as t; print(t.content_digest())"

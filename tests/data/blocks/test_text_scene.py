@@ -110,6 +110,7 @@ def content_digest() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_scenes_are_the_same_in_another_process() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_text_scene as t; print(t.content_digest())"
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
