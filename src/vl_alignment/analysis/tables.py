@@ -240,7 +240,7 @@ def released_table(
     layouts = {item.reference: item for item in comparisons if item.alignment_function == f"{item.reference}{RELEASED}"}
     if not layouts:
         return None
-    values = values_of(results, task.metric)
+    values, touched = values_of(results, task.metric), task.released_functions or list(layouts)
     published = {key: known for key, known in _published(name)["datasets"].items() if _has(known, task.metric)}
     unit = "" if task.metric == "rsum" else " (%)"
     ours, change = f"{task.metric_title}{unit}", "Released − right"
@@ -253,7 +253,7 @@ def released_table(
         half = item.half_interval(1 - confidence) if item.p_value is not None and item.mean is not None else None
         interval = None if half is None else f"[{(item.mean or 0) - half:.1f}, {(item.mean or 0) + half:.1f}]"
         cells = [estimate(values[key].values(), confidence) for key in (function, f"{function}{RELEASED}")]
-        theirs = [_below_the_others(known, function, list(layouts), task.metric) for known in published.values()]
+        theirs = [_below_the_others(known, function, touched, task.metric) for known in published.values()]
         rows.append(Row(function, display_name(function), (*cells, item.mean, interval, *theirs)))
     caption = (
         f"What the released layout changes on {dataset_title(results)}, paired by seed, beside the gaps of the paper "

@@ -86,6 +86,7 @@ class Task:
         methods: Lines of the report's methods.
         breakdown: A second table, where the task has one.
         units: What the numbers of its tables are, for their captions.
+        released_functions: Those that the released code computes otherwise; none where that is not known.
     """
 
     title: str
@@ -105,6 +106,7 @@ class Task:
     methods: Mapping[str, str] = field(default_factory=dict)
     breakdown: Breakdown | None = None
     units: str = "percent"
+    released_functions: tuple[str, ...] = ()
 
     @property
     def metric_title(self) -> str:
@@ -138,6 +140,9 @@ _TIMES_CHANCE = (
     "The lowest sentence-retrieval R@1, that of {name}, is {value:.1f} %, {ratio:.0f} times chance ({floor:.2f} %)."
 )
 
+# The released code lays these scores out as [image, word, region] and then reads them as [image, region, word].
+_TRANSPOSED = ("general_key", "biased_general_query", "biased_general_key", "activated_general_key")
+
 _RETRIEVAL = Task(
     title="Retrieval",
     metric="rsum",
@@ -150,12 +155,11 @@ _RETRIEVAL = Task(
         Column("rsum", "Rsum"),
     ),
     compared={"sentence_retrieval_r1": "Sentence R@1", "image_retrieval_r1": "Image R@1", "rsum": "Rsum"},
-    # The released code lays these scores out as [image, word, region] and then reads them as [image, region, word].
     published_note=(
-        f"The published rows {_names('general_key', 'biased_general_query')}, "
-        f"{_names('biased_general_key', 'activated_general_key')} come from code that reads their scores along the "
-        "wrong axes; released_layout=True repeats that."
+        f"The published rows {_names(*_TRANSPOSED)} come from code that reads their scores along the wrong axes; "
+        "released_layout=True repeats that."
     ),
+    released_functions=_TRANSPOSED,
     same_class=function_classes(ScanConfig()),
     outcomes=retrieval_outcomes,
     checks=(
@@ -244,6 +248,9 @@ _QUESTION_ANSWERING = Task(
     breakdown=Breakdown("accuracy_depth_", "Depth of the question's program", "depth"),
 )
 
+# The released code scores keys against queries there, so that its softmax runs over the queries.
+_EXCHANGED = ("general_query", "biased_general_query")
+
 _TEXT_QUESTION_ANSWERING = Task(
     title="Question answering by reading",
     metric="accuracy",
@@ -258,12 +265,12 @@ _TEXT_QUESTION_ANSWERING = Task(
         *(Column(f"accuracy_hops_{hops}", str(hops), "By hops") for hops in range(3)),
     ),
     compared={"accuracy": "Accuracy", "anls": "ANLS"},
-    # The released code scores keys against queries there, so that its softmax runs over the queries.
     published_note=(
         "All but Activated general† are one function in other coordinates: their published spread, 40.7 to 41.9, comes "
-        f"from initialisation and optimisation. The rows {_names('general_query', 'biased_general_query')} come from "
+        f"from initialisation and optimisation. The rows {_names(*_EXCHANGED)} come from "
         "code in which keys and queries change places; released_layout=True repeats that."
     ),
+    released_functions=_EXCHANGED,
     same_class=function_classes(M4CConfig()),
     outcomes=soft_answer_outcomes,
     checks=(
