@@ -175,10 +175,11 @@ def _print_plan(study: Any, runs: Sequence[tuple[int, str]], output: Path) -> No
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from .training.evaluation import evaluate
+    from .training.runs import model_folder
 
     _print_metrics(
         evaluate(
-            _model_folder(parsed.model),
+            model_folder(parsed.model),
             parsed.preset,
             data_dir=parsed.data_dir,
             regions=parsed.regions,
@@ -195,8 +196,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 def _predict(parsed: argparse.Namespace) -> None:
     from .analysis.prediction import predict_answers, predict_similarity
     from .training.evaluation import model_task
+    from .training.runs import model_folder
 
-    folder = _model_folder(parsed.model)
+    folder = model_folder(parsed.model)
     if _draws(parsed, folder):
         _draw(parsed, folder)
         return
@@ -355,11 +357,6 @@ def _env(parsed: argparse.Namespace) -> None:
             lines[name] = os.environ[name].replace(home, "~")
     for name, value in lines.items():
         print(f"{name}: {value}")
-
-
-def _model_folder(path: Path) -> Path:
-    """Accept a run's folder for its model's."""
-    return path / "model" if (path / "model" / "config.json").exists() else path
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:

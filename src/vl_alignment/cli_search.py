@@ -66,6 +66,7 @@ def _index(parsed: argparse.Namespace) -> None:
     """Fill an index."""
     from .models.errors import ConfigurationError
     from .search.building import build_index
+    from .training.runs import model_folder
 
     if parsed.images is None and parsed.preset is None and parsed.captions is None:
         raise ConfigurationError("give pictures with --images or --preset, or captions with --captions")
@@ -73,9 +74,8 @@ def _index(parsed: argparse.Namespace) -> None:
         raise ConfigurationError("--split, --sizes, --data-dir and --regions go with --preset")
     if parsed.batch_size < 1:
         raise ConfigurationError("--batch-size must be at least 1")
-    model = parsed.model / "model"
     report = build_index(
-        model if (model / "config.json").exists() else parsed.model,
+        model_folder(parsed.model),
         parsed.output,
         images=parsed.images,
         preset=parsed.preset,

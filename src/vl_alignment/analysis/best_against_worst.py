@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .layout import display_name
 from .report import Picture
-from .statistics import Result, estimate, row_key
+from .statistics import Result, estimate, values_of
 from .tasks import task_of
 
 __all__ = ["best_and_worst", "write_best_against_worst"]
@@ -20,14 +20,13 @@ MARGIN, LINE, TEXT_SIZE = 12, 26, 16  # pixels
 
 def best_and_worst(results: Sequence[Result]) -> tuple[str, str] | None:
     """The row keys with the highest and the lowest mean of what decides the task; None of fewer than two rows."""
-    metric = task_of(results).metric
-    found: dict[str, list[float]] = {}
-    for result in results:
-        found.setdefault(row_key(result), []).append(result["metrics"][metric])
-    if len(found) < 2:
-        return None
-    means = {key: estimate(values).mean for key, values in found.items()}
-    return max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    means = _means(results)
+    return None if len(means) < 2 else (max(means, key=means.__getitem__), min(means, key=means.__getitem__))
+
+
+def _means(results: Sequence[Result]) -> dict[str, float]:
+    values = values_of(results, task_of(results).metric)
+    return {key: estimate(by_seed.values()).mean for key, by_seed in values.items()}
 
 
 def write_best_against_worst(output: Path, results: Sequence[Result], pictures: Sequence[Picture]) -> list[Path]:
@@ -44,11 +43,11 @@ def write_best_against_worst(output: Path, results: Sequence[Result], pictures: 
     pair = best_and_worst(results)
     if pair is None:
         return []
-    task = task_of(results)
-    titles = []
-    for key, word in zip(pair, ("Best", "Worst"), strict=True):
-        values = [result["metrics"][task.metric] for result in results if row_key(result) == key]
-        titles.append(f"{word}: {display_name(key)}, {task.metric_title} {estimate(values).mean:.1f}")
+    means, title = _means(results), task_of(results).metric_title
+    titles = [
+        f"{word}: {display_name(key)}, {title} {means[key]:.1f}"
+        for key, word in zip(pair, ("Best", "Worst"), strict=True)
+    ]
     written = []
     for number, (_, drawn) in enumerate(pictures, start=1):
         if all(key in drawn for key in pair):

@@ -75,6 +75,13 @@ class PairedComparison:
         """1 or -1 where the difference is supported, else 0."""
         return 0 if not self.supported or self.mean is None else 1 if self.mean > 0 else -1
 
+    def interval_text(self, confidence: float) -> str | None:
+        """The interval over both sources, uncorrected, as tables have it; None for fewer than two seeds."""
+        if self.p_value is None or self.mean is None:
+            return None
+        half = self.half_interval(1 - confidence)
+        return _interval(self.mean - half, self.mean + half)
+
     def half_interval(self, level: float) -> float:
         """Half the interval that leaves out `level` of chance; needs two seeds.
 
@@ -194,15 +201,11 @@ def difference_table(comparisons: Sequence[PairedComparison], task: Task, confid
 
 def _cells(one: PairedComparison, confidence: float) -> dict[str, float | str | None]:
     estimate, items = one.difference.estimate, one.items
-    both = None
-    if estimate is not None and estimate.count > 1 and items is not None:
-        half = one.half_interval(1 - confidence)
-        both = _interval(estimate.mean - half, estimate.mean + half)
     return {
         "difference": one.mean,
         "seeds": None if estimate is None else _interval(estimate.low, estimate.high),
         "items": None if items is None else _interval(items.low, items.high),
-        "both": both,
+        "both": None if items is None else one.interval_text(confidence),
         "items_p": None if items is None else _p_text(items.p_value),
         "p_value": _p_text(one.p_value),
         "adjusted_p": _p_text(one.adjusted_p),

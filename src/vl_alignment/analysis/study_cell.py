@@ -71,14 +71,9 @@ def _controls(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None
 def _grounding(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:
     # What is built in is known by its models; the same call by `vl-alignment grounding` then finds the same request.
     preset = None if part.data_dir is None else part.preset
+    settings = GroundingSettings(limit=part.grounding)
     for run in run_folders([folder]):
-        ground_run(
-            *(run, GroundingSettings(limit=part.grounding)),
-            preset=preset,
-            data_dir=part.data_dir,
-            regions=part.regions,
-            device="auto",
-        )
+        ground_run(run, settings, preset=preset, data_dir=part.data_dir, regions=part.regions, device="auto")
 
 
 def _report(part: StudyPart, folder: Path, parsed: argparse.Namespace) -> None:

@@ -250,11 +250,9 @@ def released_table(
     rows = []
     for function in ordered(layouts):
         item = layouts[function]
-        half = item.half_interval(1 - confidence) if item.p_value is not None and item.mean is not None else None
-        interval = None if half is None else f"[{(item.mean or 0) - half:.1f}, {(item.mean or 0) + half:.1f}]"
         cells = [estimate(values[key].values(), confidence) for key in (function, f"{function}{RELEASED}")]
         theirs = [_below_the_others(known, function, touched, task.metric) for known in published.values()]
-        rows.append(Row(function, display_name(function), (*cells, item.mean, interval, *theirs)))
+        rows.append(Row(function, display_name(function), (*cells, item.mean, item.interval_text(confidence), *theirs)))
     caption = (
         f"What the released layout changes on {dataset_title(results)}, paired by seed, beside the gaps of the paper "
         f"({_source(name)}): a function's value less the mean of the rows that the layout does not touch."

@@ -34,6 +34,7 @@ __all__ = [
     "commit",
     "describe_machine",
     "load_results",
+    "model_folder",
     "one_program_at_a_time",
     "rebuild_results",
     "recorded_command",
@@ -184,6 +185,11 @@ class RunDirectory:
             raise ResultsError(f"The fields {missing} are missing.", path=self.results)
         write_json(self.results, {name: result[name] for name in RESULT_FIELDS} | result)
         remove_leftovers(self.path)
+
+
+def model_folder(path: Path) -> Path:
+    """Return the folder of a model, given it or that of its run."""
+    return path / "model" if (path / "model" / "config.json").exists() else path
 
 
 def write_json(path: Path, value: Any) -> None:
