@@ -34,7 +34,7 @@ LOWER_LAYERS = {
     "hub": {"models", "pipelines", "data", "metrics", "training", "analysis", "serving"},
     "cli_analysis": {"models", "data", "metrics", "training", "analysis"},
     "cli_hub": {"models", "data", "metrics", "training", "analysis", "serving", "hub"},
-    "cli_search": {"models", "analysis", "search"},
+    "cli_search": {"models", "training", "analysis", "search"},
     "cli_parser": {"training", "cli_analysis", "cli_hub", "cli_search"},
     "cli": {
         *("models", "data", "metrics", "training", "analysis", "serving", "hub"),
