@@ -1,6 +1,7 @@
 """What a comparison shows, in sentences chosen by the data: nothing is called a difference that its interval spans."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,7 +57,7 @@ def findings(
     if comparisons is None:
         comparisons = paired_comparisons(results, reference, classes=classes, confidence=confidence)
     rows = ordered(values_of(results, task.metric))
-    found = [_coverage(results, task)]
+    found = [_coverage(results, task), *_unlearned(results, controls, task)]
     if len(rows) > 1:
         with_reference = [item for item in comparisons if item.reference == reference]
         count = sum(item.p_value is not None for item in comparisons)
@@ -85,6 +86,34 @@ def _coverage(results: Sequence[Result], task: Task) -> Finding:
         text = f"{functions} {where}, one seed each: there are no intervals, so no difference can be shown yet."
         return Finding("warning", text)
     return Finding("fact", f"{functions} {where}, {most} seeds each.")
+
+
+def _unlearned(results: Sequence[Result], controls: Sequence[Mapping[str, Any]], task: Task) -> list[Finding]:
+    """Name runs that stayed nearer to the control that knows too little than they came to the median of all runs."""
+    by_name = {name: _means(group) for name, group in control_values(controls).items()}
+    # The first check is about learning at all, others are about parts of it.
+    about = [(check, _floor(check, by_name)) for check in task.checks if check.subject is None]
+    check, floor = next(((check, floor) for check, floor in about if floor is not None), (None, None))
+    if check is None or floor is None:
+        return []
+    judged = values_of(results, check.metric)
+    middle = statistics.median(value for by_seed in judged.values() for value in by_seed.values())
+    if not _is_above(check, middle, floor):
+        return []
+    found = []
+    for row, values in values_of(results, task.metric).items():
+        for seed, value in values.items():
+            own = judged.get(row, {}).get(seed, middle)
+            if abs(own - floor) < abs(own - middle):
+                rest = [number for other, number in values.items() if other != seed]
+                without = f" Without it the mean of {display_name(row)} is {sum(rest) / len(rest):.1f}." if rest else ""
+                text = (
+                    f"{display_name(row)}, seed {seed}, did not learn: its {task.metric_name}, {value:.1f}, is nearer "
+                    f"to the control that knows too little than to the median of all runs. It counts in every mean, "
+                    f"interval and test.{without}"
+                )
+                found.append(Finding("warning", text))
+    return found
 
 
 def _against_reference(
@@ -193,7 +222,7 @@ def _same_class(same: FunctionClass, comparisons: Sequence[PairedComparison]) ->
 def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Hold the worst result, or every control that `check` is about, against the control that knows too little."""
     by_name = {name: _means(group) for name, group in control_values(controls).items()}
-    floor = next((metrics for name, metrics in by_name.items() if check.floor in name.lower()), {}).get(check.metric)
+    floor = _floor(check, by_name)
     if floor is None:
         return []
     if check.subject is None:
@@ -209,13 +238,23 @@ def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping
     found = []
     for name, value in judged.items():
         more, less = (floor, value) if check.lower_is_better else (value, floor)
-        above = more > check.factor * less + check.points
+        above = _is_above(check, value, floor)
         text = (check.above if above else check.within).format(
             name=name, value=value, floor=floor, ratio=more / less if less else math.inf, gap=more - less
         )
         # Results should be above, controls should not.
         found.append(Finding("fact" if above == (check.subject is None) else "warning", text))
     return found
+
+
+def _is_above(check: Check, value: float, floor: float) -> bool:
+    """Tell whether `value` is better than the control by as much as the check asks."""
+    more, less = (floor, value) if check.lower_is_better else (value, floor)
+    return more > check.factor * less + check.points
+
+
+def _floor(check: Check, controls: Mapping[str, Mapping[str, float]]) -> float | None:
+    return next((metrics for name, metrics in controls.items() if check.floor in name.lower()), {}).get(check.metric)
 
 
 def _means(group: Sequence[Mapping[str, float]]) -> dict[str, float]:
