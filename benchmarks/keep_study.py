@@ -20,7 +20,8 @@ from vl_alignment.training.runs import load_results, rebuild_results
 BESIDE_RANKS = ("score", "prediction")
 OF_A_RUN = ("run.json", "history.jsonl", "grounding.json")
 OF_A_FUNCTION = ("examples.json", "*.png")  # one seed's are enough for a card
-LEFT_BEHIND = ("logs", "failures", "controls", ".lock")
+# A part's page is a section of the study's.
+LEFT_BEHIND = ("logs", "failures", "controls", ".lock", "report.html")
 
 
 def keep_predictions(source: Path, target: Path) -> None:

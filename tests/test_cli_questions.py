@@ -65,7 +65,7 @@ def test_comparison_ends_with_its_report(compared, trained):
     result = json.loads((trained / "results.json").read_text())
     assert (result["task"], result["model"]) == ("question-answering", "mac")
     assert result["dataset"]["images"]["train"] == SIZES["train"]
-    assert "data:image/png" in (compared / "report.html").read_text()
+    assert "data:image/webp" in (compared / "report.html").read_text()
 
 
 def test_train_takes_the_finished_run_of_the_same_settings(compared, trained, capsys):

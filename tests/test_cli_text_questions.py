@@ -84,7 +84,7 @@ def test_comparison_ends_with_its_report(compared, trained):
     result = json.loads((trained / "results.json").read_text())
     assert (result["task"], result["model"]) == ("text-question-answering", "m4c")
     assert result["dataset"]["images"]["train"] == SIZES["train"] and result["dataset"]["ocr"] == {"source": "true"}
-    assert "data:image/png" in (compared / "report.html").read_text()
+    assert "data:image/webp" in (compared / "report.html").read_text()
 
 
 def test_train_takes_the_finished_run_and_prints_the_bounds_beside(compared, trained, capsys):

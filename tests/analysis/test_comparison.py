@@ -99,7 +99,7 @@ def test_controls_stand_beside_the_results(compared):
 def test_report_holds_the_pictures_of_every_function(compared):
     _, output, _, _, _ = compared
     page = (output / "report.html").read_text()
-    assert page.count("data:image/png;base64") >= 2
+    assert page.count("data:image/webp;base64") >= 2
     assert "region encoder" in page or "convolutional encoder" in page
     endings = ("md", "tex", "csv", "html")
     tables = [f"{name}.{ending}" for name in ("table", "paper") for ending in endings]

@@ -66,7 +66,7 @@ def test_controls_stand_beside_the_results(compared):
 def test_report_shows_the_steps_of_every_function(compared):
     _, output, _, _ = compared
     page = (output / "report.html").read_text()
-    assert page.count("data:image/png;base64") >= 4
+    assert page.count("data:image/webp;base64") >= 4
     assert "perfect reader" in page and "perfect reader" in (output / "table.md").read_text()
     assert (output / "published.md").read_text().strip() and (output / "results.csv").read_text().strip()
 

@@ -95,7 +95,7 @@ def test_the_tables_have_the_columns_that_were_measured(compared):
 def test_report_shows_what_the_words_of_answers_look_at(compared):
     _, output, _, _ = compared
     page = (output / "report.html").read_text()
-    assert page.count("data:image/png;base64") >= 4
+    assert page.count("data:image/webp;base64") >= 4
     assert "ceiling" in page and "one row a word of the answer" in page
     assert "a model that cannot copy reaches" in page
 

@@ -71,7 +71,7 @@ def test_every_function_draws_the_same_captions(compared):
 
 def test_report_shows_samples_and_where_words_were_drawn(compared):
     page = (compared[1] / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 4  # a grid and one caption, of two functions
+    assert page.count("data:image/webp;base64") == 4  # a grid and one caption, of two functions
     assert "Where words were drawn" in page and "Samples: a row a test caption" in page
     assert "No weights of FID" in page and "attribute classifier of blocks" in page and "weights_sha256" in page
 

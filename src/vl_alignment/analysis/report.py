@@ -4,6 +4,7 @@ It asks for nothing outside itself, so that it can be mailed, committed, and rea
 """
 
 import base64
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from ..models.errors import ResultsError
 from .charts import curve_charts, interval_chart, prefixed_svg, series_name
@@ -137,7 +139,7 @@ def report_content(
         "interval_chart": Markup(interval_chart(results)),
         "curve_charts": [Markup(svg) for svg in curve_charts(curves or {}, results).values()],
         "pictures": [
-            (caption, {name: _data_uri("image/png", drawn[name]) for name in switch if name in drawn})
+            (caption, {name: _data_uri("image/webp", _webp(drawn[name])) for name in switch if name in drawn})
             for caption, drawn in pictures
         ],
         "switch": switch,
@@ -336,6 +338,13 @@ def _downloads(results: Sequence[Result], table: Table) -> list[tuple[str, str, 
         ("table.csv", "the table above with its intervals", _data_uri("text/csv", table.to_csv().encode())),
         ("results.jsonl", "every run with its settings", _data_uri("application/x-ndjson", records.encode())),
     ]
+
+
+def _webp(picture: bytes) -> bytes:
+    """A picture as WebP: a sixth of a PNG, where a page holds dozens of them."""
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(picture)).convert("RGB").save(encoded, "WEBP", quality=85, method=6)
+    return encoded.getvalue()
 
 
 def _data_uri(kind: str, content: bytes) -> str:
