@@ -12,7 +12,7 @@ import filelock
 import pytest
 
 from vl_alignment.analysis.failures import read_failure
-from vl_alignment.analysis.study import check_part, finished_cells, run_study
+from vl_alignment.analysis.study import check_part, finished_cells, run_study, waiting_cells
 from vl_alignment.analysis.study_plan import read_plan
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.interruption import TrainingInterrupted
@@ -105,6 +105,17 @@ def test_results_of_a_half_written_line_are_kept_and_made_again(finished):
     with pytest.warns(UserWarning, match="Damaged"):
         run_study(plan, folder / "plan.yaml", announce=lambda line: None)
     assert file.read_text() == whole and file.with_suffix(".jsonl.damaged").exists()
+
+
+def test_the_first_run_of_every_part_goes_first_since_it_makes_what_the_others_wait_for(tmp_path):
+    text = "parts: [{preset: blocks, seeds: [0], functions: [dot, cosine]}, {preset: blocks-vqa, seeds: [0]}]"
+    (tmp_path / "plan.yaml").write_text(f"processes: 2\n{text}")
+    plan = read_plan(tmp_path / "plan.yaml")
+    order = waiting_cells(plan, {plan.cells[2]})
+    assert order == [plan.cells[0], plan.cells[3], plan.cells[1], *plan.cells[4:]]
+    (tmp_path / "alone.yaml").write_text(text)
+    alone = read_plan(tmp_path / "alone.yaml")
+    assert waiting_cells(alone, set()) == alone.cells
 
 
 def test_runs_of_other_settings_are_not_mixed_up(tmp_path):

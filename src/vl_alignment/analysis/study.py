@@ -32,7 +32,7 @@ from .report import render_study, write_page
 from .study_cell import DONE, INTERRUPTED
 from .study_plan import Cell, StudyPart, StudyPlan
 
-__all__ = ["StudySummary", "check_part", "finished_cells", "run_study"]
+__all__ = ["StudySummary", "check_part", "finished_cells", "run_study", "waiting_cells"]
 
 POLL_SECONDS = 0.2
 # What decides the runs of a part, beside functions, seeds and layouts, which may grow.
@@ -103,7 +103,7 @@ def run_study(
         with InterruptionGuard() as interruption:
             scheduler = _Scheduler(plan, Path(plan_file), command or recorded_command(), announce, interruption)
             finished = finished_cells(plan)
-            runs = [_Work.of_cell(plan.part(cell.part), cell) for cell in plan.cells if cell not in finished]
+            runs = [_Work.of_cell(plan.part(cell.part), cell) for cell in waiting_cells(plan, finished)]
             scheduler.work_through(runs, len(finished))
             for part in plan.parts:
                 if (plan.output / part.name).is_dir():
@@ -155,6 +155,17 @@ def finished_cells(plan: StudyPlan) -> set[Cell]:
                 for row in load_results(folder)
             }
     return done & set(plan.cells)
+
+
+def waiting_cells(plan: StudyPlan, finished: set[Cell]) -> list[Cell]:
+    """Return the runs to do, in the plan's order.
+
+    With several processes the first of every part go before the others, which wait for what it makes for all: a region
+    encoder, features, DAMSM.
+    """
+    cells = [cell for cell in plan.cells if cell not in finished]
+    first = {cell.part: cell for cell in reversed(cells)}
+    return sorted(cells, key=lambda cell: plan.processes > 1 and first[cell.part] != cell)
 
 
 class _Scheduler:
