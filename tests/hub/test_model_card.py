@@ -352,10 +352,15 @@ def test_a_diverged_run_has_no_card():
 # The cards of the repository
 
 
-def test_the_committed_cards_are_those_of_the_committed_results(tmp_path, monkeypatch, capsys):
+STUDY = [f"{part.parent.relative_to(ROOT)}/" for part in sorted(ROOT.glob("benchmarks/results/study/*/results.jsonl"))]
+
+
+@pytest.mark.parametrize(("results", "folder"), [([], "model_cards"), (STUDY, "model_cards/study")])
+def test_the_committed_cards_are_those_of_the_committed_results(results, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    assert cli.main(["cards", "--output", str(tmp_path)]) == 0
-    assert contents(tmp_path) == contents(ROOT / "model_cards"), "run `vl-alignment cards` and commit model_cards/"
+    assert cli.main(["cards", *results, "--output", str(tmp_path)]) == 0
+    command = " ".join(["vl-alignment cards", "benchmarks/results/study/*/" * bool(results), "--output", folder])
+    assert contents(tmp_path) == contents(ROOT / folder), f"run `{command}` and commit it"
     made = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.md")}
     assert capsys.readouterr().out.startswith(f"{len(made) - 1} cards: ")
     for name, text in made.items():
@@ -368,7 +373,8 @@ def test_the_committed_cards_are_those_of_the_committed_results(tmp_path, monkey
 
 
 def contents(folder):
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file.read_bytes() for name, file in files.items() if not name.startswith("study/")}
 
 
 def test_folders_that_give_no_cards_are_refused(tmp_path):

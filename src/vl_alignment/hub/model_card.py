@@ -245,7 +245,7 @@ def _index(variants: Sequence[Sequence[Result]], folders: Sequence[Path]) -> str
         "and `vl-alignment push` puts them on the Hub with their card. Written from the results by",
         "",
         "```bash",
-        f"vl-alignment cards {places} --output model_cards",
+        f"vl-alignment cards {places} --output FOLDER",
         "```",
     ]
     for rows in groups.values():
