@@ -76,7 +76,9 @@ def _coverage(results: Sequence[Result], task: Task) -> Finding:
     seeds = {name: len(numbers) for name, numbers in seeds_of(results).items()}
     size = (results[0].get("dataset") or {}).get("test")
     where = f"on {dataset_title(results)}" + (f" ({size:,} test {task.items})" if isinstance(size, int) else "")
-    functions = f"{len(seeds)} alignment function{'s' * (len(seeds) != 1)}"
+    released = sum(name.endswith(RELEASED) for name in seeds)
+    right = len(seeds) - released
+    functions = f"{right} alignment function{'s' * (right != 1)}" + f", {released} as released," * bool(released)
     fewest, most = min(seeds.values()), max(seeds.values())
     if fewest != most:
         short = _listed([name for name, number in seeds.items() if number < most])
