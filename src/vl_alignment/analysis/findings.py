@@ -98,18 +98,18 @@ def _hardly_learned(results: Sequence[Result], controls: Sequence[Mapping[str, A
     by_name = {name: _means(group) for name, group in control_values(controls).items()}
     # The first check is about learning at all, others are about parts of it.
     about = [(check, _floor(check, by_name)) for check in task.checks if check.subject is None]
-    check, floor = next(((check, floor) for check, floor in about if floor is not None), (None, None))
-    if check is None or floor is None:
+    known = [(check, floor) for check, floor in about if {check.metric, task.metric} <= set(floor)]
+    if not known:
         return []
-    judged = values_of(results, check.metric)
-    middle = statistics.median(value for by_seed in judged.values() for value in by_seed.values())
-    if not _is_above(check, middle, floor):
+    check, floor = known[0]
+    if not _is_above(check, _median(values_of(results, check.metric)), floor[check.metric]):
         return []
+    rows = values_of(results, task.metric)
+    bottom, middle = floor[task.metric], _median(rows)
     found = []
-    for row, values in values_of(results, task.metric).items():
+    for row, values in rows.items():
         for seed, value in values.items():
-            own = judged.get(row, {}).get(seed, middle)
-            if not row.endswith(RELEASED) and abs(own - floor) < abs(own - middle):
+            if not row.endswith(RELEASED) and abs(value - bottom) < abs(value - middle):
                 rest = [number for other, number in values.items() if other != seed]
                 without = f" Without it the mean of {display_name(row)} is {sum(rest) / len(rest):.1f}." if rest else ""
                 text = (
@@ -227,7 +227,7 @@ def _same_class(same: FunctionClass, comparisons: Sequence[PairedComparison]) ->
 def _checked(check: Check, results: Sequence[Result], controls: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Hold the worst result, or every control that `check` is about, against the control that knows too little."""
     by_name = {name: _means(group) for name, group in control_values(controls).items()}
-    floor = _floor(check, by_name)
+    floor = _floor(check, by_name).get(check.metric)
     if floor is None:
         return []
     if check.subject is None:
@@ -258,8 +258,13 @@ def _is_above(check: Check, value: float, floor: float) -> bool:
     return more > check.factor * less + check.points
 
 
-def _floor(check: Check, controls: Mapping[str, Mapping[str, float]]) -> float | None:
-    return next((metrics for name, metrics in controls.items() if check.floor in name.lower()), {}).get(check.metric)
+def _floor(check: Check, controls: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
+    """The metrics of the control that knows too little; none where it was not made."""
+    return next((metrics for name, metrics in controls.items() if check.floor in name.lower()), {})
+
+
+def _median(values: Mapping[str, Mapping[int, float]]) -> float:
+    return statistics.median(value for by_seed in values.values() for value in by_seed.values())
 
 
 def _means(group: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -137,8 +137,8 @@ def _write_report(plan: StudyPlan) -> None:
         sections = Markup((folder / "section.html").read_text(encoding="utf-8"))
         parts.append({**described, "name": part.name, "findings": told, "sections": sections})
     if parts:
-        names = {part["name"] for part in parts}
-        runs = sum(cell.part in names for cell in finished_cells(plan))
+        shown = {part["name"] for part in parts}
+        runs = sum(cell.part in shown for cell in finished_cells(plan))
         planned = f" of {len(plan.parts)} planned" if len(parts) < len(plan.parts) else ""
         subtitle = [f"{len(parts)} data set{'s' * (len(parts) != 1)}{planned}", f"{runs} run{'s' * (runs != 1)}"]
         write_page(plan.output, "A study of alignment functions", subtitle, render_study(parts))
