@@ -7,7 +7,8 @@
 
 Each program beside this one runs in a process of its own, one after the other, beside the straightforward version that
 it measures against: its figures are medians of repeats that take turns. A program that fails is named in the table, and
-does not stop the rest. The table lies beside the JSON as Markdown.
+does not stop the rest. The table lies beside the JSON as Markdown. The same command again goes on with those that have
+no figures yet; `--only` measures the named ones anew and keeps the rest.
 """
 
 import argparse
@@ -58,6 +59,25 @@ PROGRAMS = (
 COMMON = ("device", "precision", "threads", "repeats")
 
 
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What two runs must have in common for their figures to stand in one table."""
+    return {name: getattr(arguments, name) for name in (*COMMON, "quick")}
+
+
+def kept(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What an earlier run has written to the output."""
+    if not arguments.output.exists():
+        return {}
+    earlier = json.loads(arguments.output.read_text(encoding="utf-8"))
+    for name, one in earlier.items():
+        if one["settings"] != settings(arguments):
+            sys.exit(
+                f"{arguments.output}: {name} was measured with {one['settings']}, not {settings(arguments)}. "
+                "Give another --output, or remove the file."
+            )
+    return earlier
+
+
 def measure(program: Program, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run one program: its seconds, its figures, or why there are none."""
     output = folder / f"{program.name}.json"
@@ -73,7 +93,11 @@ def measure(program: Program, arguments: argparse.Namespace, folder: Path) -> di
         failure = f"exit status {status}" if status else None
     except subprocess.TimeoutExpired:
         failure = f"not done after {arguments.limit:.0f} s"
-    found: dict[str, Any] = {"title": program.title, "seconds": round(time.perf_counter() - begin, 1)}
+    found: dict[str, Any] = {
+        "title": program.title,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "settings": settings(arguments),
+    }
     if failure is None or output.exists():  # some end with a status of their own where a target is not met
         figures = json.loads(output.read_text(encoding="utf-8"))
         for figure in figures.values():
@@ -118,25 +142,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats, of which the median counts")
     parser.add_argument("--quick", action="store_true", help="small sizes: tries the programs, measures nothing")
     parser.add_argument(
-        "--only", nargs="+", choices=[program.name for program in PROGRAMS], help="these alone, in this order"
+        "--only", nargs="+", choices=[program.name for program in PROGRAMS], help="these alone, in this order, anew"
     )
     parser.add_argument("--limit", type=float, default=3600, help="seconds for each program (%(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write; the table goes beside it")
     arguments = parser.parse_args()
     by_name = {program.name: program for program in PROGRAMS}
     names = [program.name for program in PROGRAMS if program.cuda or arguments.device == "cpu"]
-    measured: dict[str, dict[str, Any]] = {}
+    measured = kept(arguments)
+    missing = [name for name in names if "figures" not in measured.get(name, {})]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    text = ""
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.only or names:
+        for name in arguments.only or missing:
             say(f"{name}: {by_name[name].title}")
             measured[name] = measure(by_name[name], arguments, Path(folder))
             # After each: what is stopped leaves the figures until then.
+            measured = {one: measured[one] for one in by_name if one in measured}
             arguments.output.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-            text = table(measured, arguments.quick)
-            arguments.output.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+            arguments.output.with_suffix(".md").write_text(table(measured, arguments.quick), encoding="utf-8")
+    print(table(measured, arguments.quick))
     sys.exit(1 if any("failure" in one for one in measured.values()) else 0)
 
 

@@ -24,6 +24,38 @@ def test_figures_and_table_of_one_program(tmp_path):
     assert "| questions_per_second |" in table
 
 
+def test_the_same_command_goes_on_with_what_has_no_figures_yet(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    import run
+
+    output, asked, fails = tmp_path / "run.json", [], True
+
+    def measure(program, arguments, folder):
+        asked.append(program.name)
+        found = {"title": program.title, "seconds": 1.0, "settings": run.settings(arguments)}
+        if fails and program.name == "m4c":
+            return {**found, "failure": "exit status 1"}
+        figure = {"value": len(asked), "unit": "x", "target": None, "reference": "beside the loop"}
+        return {**found, "figures": {"ratio": figure}}
+
+    def call(*options):
+        asked.clear()
+        monkeypatch.setattr("sys.argv", ["run.py", "--output", str(output), *options])
+        with pytest.raises(SystemExit) as end:
+            run.main()
+        return end.value.code
+
+    monkeypatch.setattr(run, "measure", measure)
+    assert call() == 1 and asked == [program.name for program in run.PROGRAMS]
+    fails = False
+    assert call() == 0 and asked == ["m4c"]
+    assert call("--only", "questions") == 0 and asked == ["questions"]
+    found = json.loads(output.read_text())
+    assert list(found) == [program.name for program in run.PROGRAMS]
+    assert found["damsm"]["figures"]["ratio"]["value"] == 5 and found["questions"]["figures"]["ratio"]["value"] == 1
+    assert "similarity was measured with" in call("--threads", "1") and not asked
+
+
 def test_a_program_that_fails_is_named_in_the_table(monkeypatch):
     monkeypatch.syspath_prepend(str(RUN.parent))
     import run
