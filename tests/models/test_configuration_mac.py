@@ -57,6 +57,7 @@ def test_answers_are_named_and_survive_the_file(tmp_path):
         ({"stem_layers": 0}, "stem_layers is 0"),
         ({"coordinate_scale": 0.0}, "coordinate_scale is 0.0; it must be above 0"),
         ({"score_gain": -1.0}, "score_gain is -1.0; it must be above 0"),
+        ({"score_gain": "scale"}, "score_gain"),
         ({"stem_kernel_size": 2}, "stem_kernel_size is 2; it must be odd"),
         ({"read_dropout": 1.0}, "read_dropout is 1.0"),
         ({"memory_dropout": -0.1}, "memory_dropout is -0.1"),

@@ -195,6 +195,16 @@ def test_gain_multiplies_the_starting_weights_of_the_read_score_alone():
     assert all(torch.equal(gained[other], parameter) for other, parameter in plain.items())
 
 
+@pytest.mark.parametrize(("function", "expected"), [("dot", 1.0), ("scaled_dot", HIDDEN**0.5), ("general_key", 1.0)])
+def test_gain_of_the_inverse_scale_starts_all_functions_with_one_spread(function, expected):
+    fields = {"alignment_function": function, "alignment_units": "read"}
+    name = "model.cell.read_unit.score.weight.weight"
+    plain, gained = (
+        dict(tiny_model(**fields, score_gain=gain).named_parameters())[name] for gain in (1.0, "inverse_scale")
+    )
+    torch.testing.assert_close(gained, expected * plain)
+
+
 def test_gain_leaves_loaded_weights_alone(tmp_path):
     model = tiny_model(score_gain=3.0)
     model.save_pretrained(tmp_path)

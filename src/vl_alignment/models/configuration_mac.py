@@ -59,9 +59,10 @@ class MacConfig(VisionAlignmentConfig):
         stem_dropout: On the input of each convolution, (0.18, 0).
         word_dropout: On the word embeddings, (0.15, 0).
         question_dropout: On the question vector, (0.08, 0).
-        score_gain: What the starting weights of the read unit's last layer, d -> 1, are multiplied by. Published: 1.
-            A large grid whose cells are mostly empty is looked at evenly for very long before it is told apart, longer
-            still under a function that divides by sqrt(d).
+        score_gain: What the starting weights of the read unit's last layer, d -> 1, are multiplied by. Published: 1,
+            with which a function that divides by sqrt(d) starts with scores that much flatter, and on a large grid
+            whose cells are mostly empty looks at all of them evenly for very long. "inverse_scale" takes the division
+            back, so that all functions start with scores as spread as the dot product's.
         read_dropout: On the read unit's projected inputs and on what it scores, (0.15, 0).
         memory_dropout: On the memory, one mask for all steps, (0.15, 0.15). In the released cell on what the read unit
             sees of it, in the other on the memory itself.
@@ -96,7 +97,7 @@ class MacConfig(VisionAlignmentConfig):
     stem_kernel_size: int = 3
     stem_coordinates: bool = False
     coordinate_scale: float | int = 1.0
-    score_gain: float | int = 1.0
+    score_gain: float | int | Literal["inverse_scale"] = 1.0
     memory_gate: bool = False
     memory_gate_bias: float | int | None = None
     self_attention: bool = False
@@ -137,8 +138,9 @@ class MacConfig(VisionAlignmentConfig):
                 f"question_size is {self.question_size}, hidden_size {self.hidden_size}; the released cell has one"
             )
         for name in ("coordinate_scale", "score_gain"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be above 0")
+            value = getattr(self, name)
+            if not isinstance(value, str) and not value > 0:
+                raise ConfigurationError(f"{name} is {value}; it must be above 0")
         for name in _DROPOUTS:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")

@@ -168,7 +168,8 @@ class MacReadUnit(nn.Module):
         self.dropout, self.dropout_per_step = config.read_dropout or 0.0, config.dropout_per_step
         self.memory_projection = nn.Linear(size, size)
         self.interaction = nn.Linear(2 * size, size)  # of [factor * memory, factor]
-        self.score = WeightedAlignment(alignment, float(config.score_gain))
+        gain = 1.0 / alignment.scale if config.score_gain == "inverse_scale" else float(config.score_gain)
+        self.score = WeightedAlignment(alignment, gain)
 
     @property
     def drops_anew(self) -> bool:

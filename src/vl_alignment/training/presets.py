@@ -148,9 +148,10 @@ PRESETS: dict[str, Preset] = {
             "stem_kernel_size": 1,
             "stem_coordinates": True,
             # An object is one of 144 cells, and the features' norm is about forty: without these two the read unit
-            # stays flat and does not see where things are.
+            # stays flat and does not see where things are. One gain for all functions cannot do: with the sqrt(128)
+            # that a scaled one needs, those that are not never leave the answers' priors.
             "coordinate_scale": 4.0,
-            "score_gain": 11.3,
+            "score_gain": "inverse_scale",
             # Then all controls are computed at once.
             "feed_previous_control": False,
             # Two processes pad their halves of a batch apart; answers should not depend on it.
