@@ -150,8 +150,8 @@ def training_section(
         note = "Hyper-parameters, as the run recorded them:"
     else:
         note = (
-            f"Hyper-parameters: those of the preset `{command.preset}`, which the command names or takes by default, "
-            "with the command's changes:"
+            f"Hyper-parameters: those that the preset `{command.preset}`, which the command names or takes by default, "
+            "has in this version of the package, with the command's changes; the run's own were not kept:"
         )
     rebuild, extraction = command.rebuild(result), command.extraction(result, EXTRACTORS_WITHOUT_OPTIONS)
     launch = command.launch(result)
