@@ -1,10 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
 from vl_alignment.analysis.grounding_report import (
+    GROUNDING_FILE,
     grounding_markdown,
     grounding_sections,
+    load_groundings,
     performance_correlations,
     rank_correlation_over_runs,
     rank_correlation_within,
@@ -56,6 +60,35 @@ def test_within_functions_what_tells_functions_apart_is_gone():
     (found,) = performance_correlations(groundings, resamples=500)
     assert found.runs == 9 and found.overall.value > 0.7
     assert found.within.value == pytest.approx(-1)
+    assert found.between is None  # of three functions
+
+
+def test_between_functions_medians_are_compared():
+    # One seed of the best function looks away: it must not turn the order of five functions.
+    names = ("dot", "scaled_dot", "cosine", "general_key", "general_query")
+    groundings = [
+        make_grounding(name, seed, 0.1 * place + 0.01 * seed, 100 * place + seed)
+        for place, name in enumerate(names, start=1)
+        for seed in range(3)
+    ]
+    groundings[-3] = make_grounding(names[-1], 0, 0.01, 500)
+    (found,) = performance_correlations(groundings, resamples=500)
+    assert found.between.value == pytest.approx(1) and found.between.runs == 5
+    assert found.overall.value < 1
+
+
+def test_one_run_that_hardly_learned_does_not_make_a_correlation_within_functions():
+    draw = np.random.default_rng(1)
+    one, other = draw.normal(size=(2, 40))
+    functions = np.repeat(list("abcdefgh"), 5)
+    usual = rank_correlation_within(one, other, functions, resamples=200).value
+    one[7] = other[7] = -100
+    found = rank_correlation_within(one, other, functions, resamples=200)
+    assert abs(found.value - usual) < 0.2 and found.p_value > 0.05
+    expected = np.mean(
+        [spearmanr(*rows).statistic for rows in zip(one.reshape(8, 5), other.reshape(8, 5), strict=True)]
+    )
+    assert found.value == pytest.approx(expected)  # groups of one size: the mean of their correlations
 
 
 def test_correlation_within_functions_finds_nothing_where_there_is_nothing():
@@ -81,7 +114,7 @@ def test_table_has_functions_and_controls():
     assert rows["Uniform attention, or random order"] == ["10.0"]
     assert rows["Another picture's attention"] == ["20.0"]
     assert any("too few to correlate" in note for note in section.notes)
-    assert section.rows == (("Attention on the truth, %: Mass inside", "3", "-", "-"),)
+    assert section.rows == (("Attention on the truth, %: Mass inside", "3", "-", "-", "-"),)
 
 
 def test_what_was_measured_otherwise_has_a_table_of_its_own():
@@ -96,3 +129,11 @@ def test_the_report_shows_it_where_it_was_measured():
     page = render_sections(report_content(results, grounding=measured))
     assert "Interpretability, measured" in page and "Another picture" in page
     assert "Interpretability, measured" not in render_sections(report_content(results))
+
+
+def test_a_damaged_measurement_is_left_out_with_a_warning(tmp_path):
+    for name, text in (("whole", json.dumps({"schema_version": 1, "run_id": "a"})), ("cut", '{"schema_ver')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / GROUNDING_FILE).write_text(text)
+    with pytest.warns(UserWarning, match="cut.*left out of interpretability"):
+        assert [item["run_id"] for item in load_groundings([tmp_path / "whole", tmp_path / "cut"])] == ["a"]

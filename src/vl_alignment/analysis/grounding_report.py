@@ -1,10 +1,11 @@
 """Interpretability of many runs: a table by alignment function, and what it has to do with how well a model does.
 
 Question iii of the paper as a number: Spearman's correlation, over runs, of each measure of attention with the task's
-metric. Over all runs it tells functions apart as well as seeds; within functions, with each function's mean taken away,
-it is what remains between seeds.
+metric. Over all runs it tells functions apart as well as seeds; between functions it is that of their medians; within
+functions, with the runs ranked among those of their own function, it is what remains between seeds.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ..data.json_text import parse_json
+from ..metrics.grounding import rank_correlation
 from ..models.errors import ResultsError
 from .grounding_scores import RESAMPLES
 from .layout import Cell, Column, Row, Table, display_name, ordered
@@ -42,7 +44,6 @@ Grounding = Mapping[str, Any]
 
 GROUNDING_FILE = "grounding.json"
 SCHEMA_VERSION = 1
-CENTRED_DIGITS = 9
 FIELLER = 1.06  # of the variance of Fisher's z of rank correlations
 LARGEST = 1 - 1e-9
 FEWEST_RUNS = 5
@@ -113,13 +114,15 @@ class Correlation:
         metric: Of the attention.
         runs: That have both.
         overall: Over all runs; None for fewer than `FEWEST_RUNS`, or where one side is the same everywhere.
-        within: After each function's mean is taken away, over functions with at least two seeds; None where
+        between: Of the functions' medians; None for fewer than `FEWEST_RUNS` functions.
+        within: Of the ranks that runs have within their function, over functions with at least two seeds; None where
             too few runs are left for that.
     """
 
     metric: str
     runs: int
     overall: RankCorrelation | None
+    between: RankCorrelation | None
     within: RankCorrelation | None
 
 
@@ -158,13 +161,15 @@ def read_grounding(path: Path) -> dict[str, Any]:
 
 
 def load_groundings(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Read the `grounding.json` of the runs that have one.
-
-    Raises:
-        ResultsError: One is damaged, or of a newer version.
-    """
-    paths = [Path(folder) / GROUNDING_FILE for folder in folders]
-    return [read_grounding(path) for path in paths if path.exists()]
+    """Read the `grounding.json` of the runs that have one; one that cannot be read is left out with a warning."""
+    found = []
+    for path in (Path(folder) / GROUNDING_FILE for folder in folders):
+        if path.exists():
+            try:
+                found.append(read_grounding(path))
+            except ResultsError as error:
+                warnings.warn(f"{error} The run is left out of interpretability.", stacklevel=2)
+    return found
 
 
 def grounding_sections(groundings: Sequence[Grounding]) -> list[GroundingSection]:
@@ -217,9 +222,16 @@ def performance_correlations(
         keys = [row_key(run) for run in runs]
         attention, performance = measured.T
         overall = rank_correlation_over_runs(attention, performance, resamples=resamples, seed=seed)
+        medians = np.array([_median(side, keys) for side in (attention, performance)])
+        between = rank_correlation_over_runs(*medians, resamples=resamples, seed=seed)
         within = rank_correlation_within(attention, performance, keys, resamples=resamples, seed=seed)
-        found.append(Correlation(name, len(runs), overall, within))
+        found.append(Correlation(name, len(runs), overall, between, within))
     return found
+
+
+def _median(values: np.ndarray, functions: Sequence[str]) -> list[float]:
+    """One number a function. A median, since a run that hardly learned must not speak for its function."""
+    return [float(np.median(values[np.asarray(functions) == name])) for name in sorted(set(functions))]
 
 
 def rank_correlation_over_runs(
@@ -231,12 +243,12 @@ def rank_correlation_over_runs(
     if count < FEWEST_RUNS or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     draw = np.random.default_rng(seed)
-    value = float(_spearman(one[None], other[None])[0])
+    value = float(rank_correlation(one[None], other[None])[0])
     rows = draw.integers(count, size=(resamples, count))
-    drawn = _spearman(one[rows], other[rows])
+    drawn = rank_correlation(one[rows], other[rows])
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     shuffled = draw.permuted(np.tile(other, (resamples, 1)), axis=1)
-    permuted = _spearman(np.broadcast_to(one, shuffled.shape), shuffled)
+    permuted = rank_correlation(np.broadcast_to(one, shuffled.shape), shuffled)
     # The observed order is one of those that could have been.
     p_value = (np.count_nonzero(np.abs(permuted) >= abs(value) - 1e-12) + 1) / (resamples + 1)
     return RankCorrelation(value, float(low), float(high), float(p_value), count)
@@ -245,10 +257,12 @@ def rank_correlation_over_runs(
 def rank_correlation_within(
     one: np.ndarray, other: np.ndarray, functions: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> RankCorrelation | None:
-    """Correlate two numbers of each run [N] once each function's means are taken away.
+    """Correlate the ranks that the two numbers of each run [N] have within its function (a stratified Spearman).
 
-    Functions with one run say nothing of it. Only runs of one function are exchanged for the p value; the interval is
-    Fisher's, with as many runs fewer as functions have means. None where there are too few runs for that.
+    Ranks, and not what is left of a function's mean: one run that hardly learned drags the mean down, and all others
+    of its function come to stand above the rest on both sides. Functions with one run say nothing of it. Only runs of
+    one function are exchanged for the p value; the interval is Fisher's, with as many runs fewer as there are
+    functions. None where there are too few runs for that.
     """
     _, place, counts = np.unique(np.asarray(functions), return_inverse=True, return_counts=True)
     kept = np.argsort(place, kind="stable")
@@ -257,32 +271,27 @@ def rank_correlation_within(
     free = len(groups) - len(set(groups.tolist())) - 2
     if free < 1:
         return None
-    first, second = (_centred(np.asarray(side, dtype=np.float64)[kept], groups) for side in (one, other))
+    first, second = (_ranks_within(np.asarray(side, dtype=np.float64)[kept], groups) for side in (one, other))
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    value = float(_spearman(first[None], second[None])[0])
+    scale = np.sqrt((first**2).sum() * (second**2).sum())
+    value = float(first @ second / scale)
     # Rows are sorted by function, so that adding less than one to its number exchanges its own runs alone.
     draws = np.random.default_rng(seed).random((resamples, len(groups)))
-    exchanged = _spearman(np.broadcast_to(first, draws.shape), second[np.argsort(groups + draws, axis=1)])
+    exchanged = second[np.argsort(groups + draws, axis=1)] @ first / scale
     p_value = (np.count_nonzero(np.abs(exchanged) >= abs(value) - 1e-12) + 1) / (resamples + 1)
     middle, half = np.arctanh(np.clip(value, -LARGEST, LARGEST)), 1.96 * np.sqrt(FIELLER / free)
     low, high = np.tanh([middle - half, middle + half])
     return RankCorrelation(value, float(low), float(high), float(p_value), len(groups))
 
 
-def _centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Take each group's mean away; what is equal stays equal."""
-    counts = np.bincount(groups)
-    means = np.bincount(groups, weights=values) / np.maximum(counts, 1)
-    return np.round(values - means[groups], CENTRED_DIGITS)
-
-
-def _spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """[B, N], [B, N] -> [B]; NaN where a side is constant."""
-    one, other = (rankdata(side, axis=1) for side in (one, other))
-    one, other = (side - side.mean(axis=1, keepdims=True) for side in (one, other))
-    scale = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    return np.where(scale > 0, (one * other).sum(axis=1) / np.where(scale > 0, scale, 1), np.nan)
+def _ranks_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Rank values within their group: from -1 to 1, so that small groups count as much a run, 0 where all are equal."""
+    ranks = np.empty(len(values))
+    for group in np.unique(groups):
+        own = rankdata(values[groups == group])
+        ranks[groups == group] = 2 * (own - own.mean()) / max(len(own) - 1, 1)
+    return ranks
 
 
 def _measured_alike(groundings: Sequence[Grounding]) -> list[list[Grounding]]:
@@ -312,12 +321,14 @@ def _section(groundings: Sequence[Grounding]) -> GroundingSection:
     )
     table = Table(caption, columns, tuple(rows), mark_best=False)
     correlations = performance_correlations(groundings, seed=int(settings["seed"]))
-    header = ("Measure", "Runs", f"Spearman with {task.metric_name} (95 % interval)", "Within functions")
+    over_runs = f"Spearman with {task.metric_name} (95 % interval)"
+    header = ("Measure", "Runs", over_runs, "Between functions", "Within functions")
     lines = tuple(
         (
             f"{_SHOWN[item.metric].group}: {_SHOWN[item.metric].title}".removeprefix(": "),
             str(item.runs),
             item.overall.text() if item.overall else "-",
+            item.between.text() if item.between else "-",
             item.within.text() if item.within else "-",
         )
         for item in correlations
@@ -332,8 +343,8 @@ def _notes(groundings: Sequence[Grounding], settings: Mapping[str, Any]) -> tupl
         "the unit of the model's score, lower is better for deletion, higher for insertion.",
         "Intervals of correlations draw the runs anew (bootstrap), p values permute them; they are not corrected for "
         "the number of measures. Runs of one function are alike: the overall correlation tells functions apart too. "
-        "Within functions, each function's mean is taken away, only its own runs are exchanged, and the interval is "
-        "Fisher's.",
+        "Between functions, a function is its median. Within functions, runs are ranked among those of their own "
+        "function, only these are exchanged, and the interval is Fisher's.",
     ]
     if len(groundings) < FEWEST_RUNS:
         notes.append(
