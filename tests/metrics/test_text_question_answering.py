@@ -91,6 +91,13 @@ def test_metrics_by_hops_and_over_unseen_words():
     assert list(text_answer_metrics(["red"], [["red"] * 10], hops=[-1], seen_words=seen)) == ["accuracy", "anls"]
 
 
+def test_metrics_by_answer_source():
+    answers = [["red"] * 10, ["luwak"] * 10, ["luwak"] * 10]
+    metrics = text_answer_metrics(["red", "luwak", "no"], answers, sources=["vocabulary", "ocr", "ocr"])
+    assert metrics["accuracy_source_vocabulary"] == 100 and metrics["accuracy_source_ocr"] == 50
+    assert not {"accuracy_source_either", "accuracy_source_"} & set(metrics)
+
+
 def test_unseen_answers_cannot_be_spelled_in_words_of_the_training_answers():
     assert answer_words([["The Cat.", "two cats"], ["cat"]]) == {"cat", "2", "cats"}
     answers = [
@@ -128,6 +135,7 @@ def test_the_ceiling_is_what_the_best_answers_score():
         ((["a"], [["a"], ["b"]]), "1 predictions for 2 questions"),
         ((["a"], [["a"]], ["x", "y"]), "2 question types for 1 questions"),
         ((["a"], [["a"]], None, [0, 1]), "2 numbers of hops for 1 questions"),
+        ((["a"], [["a"]], None, None, None, ["ocr", "ocr"]), "2 sources for 1 questions"),
         ((["a", "b"], [["a"], []]), "record 1: the question has no answers"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 
 from vl_alignment.data.answer_vocabulary import SPECIAL_WORDS
 from vl_alignment.models.errors import ConfigurationError, DataError
-from vl_alignment.training.decoding_targets import MOST_SEQUENCES, AnswerTargets, match_answer
+from vl_alignment.training.decoding_targets import MOST_SEQUENCES, AnswerTargets, answer_source, match_answer
 
 VOCABULARY = [*SPECIAL_WORDS, "red", "cola", "'s"]
 RED, COLA, POSSESSIVE = 4, 5, 6
@@ -33,6 +33,23 @@ def test_every_combination_spells_the_answer():
     assert match_answer("red cola zero", word_ids, occurrences) == [(4, 5, 8), (4, 7, 8), (4, 9, 8)]
     assert match_answer("red bull", word_ids, occurrences) == match_answer("", word_ids, occurrences) == []
     assert len(match_answer("cola cola cola", word_ids, occurrences)) == MOST_SEQUENCES
+
+
+@pytest.mark.parametrize(
+    ("answer", "source"),
+    [
+        ("red", "vocabulary"),
+        ("Zero", "ocr"),
+        ("cola", "either"),
+        ("Red Cola", "vocabulary"),
+        ("cola zero", "ocr"),
+        ("red zero", "mixed"),
+        ("red bull", "neither"),
+        ("", "neither"),
+    ],
+)
+def test_where_the_words_of_an_answer_can_be_taken_from(answer, source):
+    assert answer_source(answer, {"red", "cola"}, ["COLA", "zero"]) == source
 
 
 def test_a_word_in_vocabulary_and_picture():

@@ -130,6 +130,9 @@ def test_evaluation_answers_each_question_about_its_own_picture():
         assert (line["question_type"], line["hops"]) == (record["question_type"], record["hops"])
     scores = [line["score"] for line in evaluation.predictions]
     assert evaluation.metrics["accuracy"] == pytest.approx(100 * np.mean(scores))
+    for source in {line["answer_source"] for line in evaluation.predictions}:
+        own = [line["score"] for line in evaluation.predictions if line["answer_source"] == source]
+        assert evaluation.metrics[f"accuracy_source_{source}"] == pytest.approx(100 * np.mean(own))
     assert evaluation.metrics["accuracy_read"] == pytest.approx(100 * np.mean(scores[::2]))
     assert {"anls", "accuracy_sign", "accuracy_hops_1", "accuracy_up_to_one_hop", "accuracy_unseen", "copied_words"} < (
         set(evaluation.metrics)

@@ -251,6 +251,14 @@ _QUESTION_ANSWERING = Task(
 # The released code scores keys against queries there, so that its softmax runs over the queries.
 _EXCHANGED = ("general_query", "biased_general_query")
 
+_ANSWER_SOURCES = {
+    "vocabulary": "Vocabulary",
+    "ocr": "Picture",
+    "either": "Either",
+    "mixed": "Both together",
+    "neither": "Neither",
+}
+
 _TEXT_QUESTION_ANSWERING = Task(
     title="Question answering by reading",
     metric="accuracy",
@@ -263,6 +271,7 @@ _TEXT_QUESTION_ANSWERING = Task(
         Column("accuracy_unseen", "All", "Unseen words"),
         Column("accuracy_unseen_up_to_one_hop", "Up to one hop", "Unseen words"),
         *(Column(f"accuracy_hops_{hops}", str(hops), "By hops") for hops in range(3)),
+        *(Column(f"accuracy_source_{source}", title, "By answer source") for source, title in _ANSWER_SOURCES.items()),
     ),
     compared={"accuracy": "Accuracy", "anls": "ANLS"},
     published_note=(
@@ -317,6 +326,8 @@ _TEXT_QUESTION_ANSWERING = Task(
         "official normalisation of answers. ANLS is ST-VQA's, with the threshold 0.5.",
         "Unseen words": "Questions none of whose best answers can be spelled in words of the training answers.",
         "Hops": "Relations that a question follows to what it asks for.",
+        "Answer source": "Where all words of the most frequent answer stand: in the model's vocabulary, among the "
+        "words read in the picture, in either, some here and some there, or a word of it in neither.",
     },
     breakdown=Breakdown("accuracy_", "By question family", "question family", of_question_types=True),
 )

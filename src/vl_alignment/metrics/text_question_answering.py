@@ -113,6 +113,7 @@ def text_answer_metrics(
     question_types: Sequence[str] | np.ndarray | None = None,
     hops: Sequence[int] | np.ndarray | None = None,
     seen_words: Collection[str] | None = None,
+    sources: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Measure the answers to N questions, in percent.
 
@@ -122,20 +123,23 @@ def text_answer_metrics(
         question_types: N names of question families, "" where the family is unknown; None measures no families.
         hops: N numbers of relations to follow, -1 where that is unknown; None measures no hops.
         seen_words: The `answer_words` of training; None measures no unseen words.
+        sources: N names of where a right answer's words can be taken from; None measures no sources.
 
     Returns:
         `accuracy`, `accuracy_{family}` for each family present in alphabetical order, `accuracy_hops_{n}` for each
         number present and `accuracy_up_to_one_hop`, `accuracy_unseen` over the `unseen_answers` and
-        `accuracy_unseen_up_to_one_hop` over those among them, and `anls`. What no question belongs to is left out.
+        `accuracy_unseen_up_to_one_hop` over those among them, `accuracy_source_{source}` for each source present, and
+        `anls`. What no question belongs to is left out.
 
     Raises:
-        DataError: As in `text_answer_scores`, or a number of types or hops disagrees.
+        DataError: As in `text_answer_scores`, or a number of types, hops or sources disagrees.
     """
     scores = text_answer_scores(predictions, answers)
     number = len(answers)
     families = [UNKNOWN_FAMILY] * number if question_types is None else list(question_types)
     chains = np.full(number, UNKNOWN_HOPS) if hops is None else np.asarray(hops)
-    for name, column in (("question types", families), ("numbers of hops", chains)):
+    taken = np.full(number, "") if sources is None else np.asarray(sources)
+    for name, column in (("question types", families), ("numbers of hops", chains), ("sources", taken)):
         if len(column) != number:
             raise DataError(f"there are {len(column)} {name} for {number} questions with answers")
     by_family: dict[Any, list[float]] = defaultdict(list)
@@ -148,6 +152,7 @@ def text_answer_metrics(
     unseen = np.zeros(number, dtype=bool) if seen_words is None else unseen_answers(answers, seen_words)
     parts = {f"hops_{hop}": chains == hop for hop in np.unique(chains) if hop != UNKNOWN_HOPS}
     parts |= {"up_to_one_hop": few, "unseen": unseen, "unseen_up_to_one_hop": unseen & few}
+    parts |= {f"source_{source}": taken == source for source in np.unique(taken) if source}
     metrics |= {f"accuracy_{name}": _percent(scores["accuracy"][part]) for name, part in parts.items() if part.any()}
     return {**metrics, "anls": _percent(scores["anls"])}
 

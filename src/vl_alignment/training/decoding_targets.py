@@ -5,7 +5,7 @@ one is drawn each time the question comes up, and fed to the decoder as its prev
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,7 +17,7 @@ from vl_alignment.data.answer_vocabulary import SPECIAL_WORDS, word_tokenize
 from vl_alignment.metrics.text_question_answering import answer_scores
 from vl_alignment.models.errors import ConfigurationError, DataError
 
-__all__ = ["MOST_SEQUENCES", "AnswerTargets", "match_answer"]
+__all__ = ["MOST_SEQUENCES", "AnswerTargets", "answer_source", "match_answer"]
 
 MOST_SEQUENCES = 20
 """Sequences of one answer that are kept at most, as published."""
@@ -54,6 +54,27 @@ def match_answer(
         # Cut after every word, as published: of a long answer all sequences may begin with the same tokens.
         sequences = [(*sequence, index) for sequence, index in product(sequences, indices)][:MOST_SEQUENCES]
     return sequences
+
+
+def answer_source(answer: str, vocabulary: Collection[str], ocr_tokens: Iterable[str]) -> str:
+    """Say where the words of an answer can be taken from.
+
+    Args:
+        answer: Its words are those that `word_tokenize` and `str.split` give.
+        vocabulary: The model's words.
+        ocr_tokens: Those of the picture.
+
+    Returns:
+        "vocabulary" or "ocr" where one of them has all words, "either" where both have, "mixed" where it takes both,
+        and "neither" where a word is in none, so that no model of this vocabulary can give the answer.
+    """
+    words, tokens = word_tokenize(answer).split(), {word_tokenize(token) for token in ocr_tokens}
+    known, read = ([word in words_of for word in words] for words_of in (vocabulary, tokens))
+    if not words or not all(one or other for one, other in zip(known, read, strict=True)):
+        return "neither"
+    if all(known):
+        return "either" if all(read) else "vocabulary"
+    return "ocr" if all(read) else "mixed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
+from vl_alignment.data.answer_vocabulary import SPECIAL_WORDS
 from vl_alignment.data.features import RegionStore
 from vl_alignment.data.processes import summed_over_processes
 from vl_alignment.data.question_records import QuestionData
@@ -24,7 +25,7 @@ from vl_alignment.models.decoding_m4c import M4CAnswer, spell_answers
 from vl_alignment.models.errors import ConfigurationError, DataError
 from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.training.arguments import TrainingSettings
-from vl_alignment.training.decoding_targets import AnswerTargets
+from vl_alignment.training.decoding_targets import AnswerTargets, answer_source
 from vl_alignment.training.objectives import Evaluation
 from vl_alignment.training.picture_questions import PictureQuestionObjective
 from vl_alignment.training.text_question_inputs import DrawnGroups, TextInputs, TextQuestionTable
@@ -157,7 +158,13 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
             raise DataError(f"The answers of {split!r} are not public; measure on the validation split.")
         answers = self.answers(model, split, accelerator)
         predictions = [answer.text for answer in answers]
-        metrics = text_answer_metrics(predictions, table.answers, table.types, table.hops, self.seen_words)
+        references = [Counter(given).most_common(1)[0][0] for given in table.answers]
+        known = set(self.vocabulary[len(SPECIAL_WORDS) :])
+        sources = [
+            answer_source(reference, known, tokens)
+            for reference, tokens in zip(references, self._words(split), strict=True)
+        ]
+        metrics = text_answer_metrics(predictions, table.answers, table.types, table.hops, self.seen_words, sources)
         words = [word for answer in answers for word in answer.words]
         metrics["copied_words"] = 100.0 * sum(word.source == "ocr" for word in words) / max(1, len(words))
         if not final or not accelerator.is_main_process:
@@ -167,7 +174,8 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
             {
                 **self._row(table, row),
                 "prediction": predictions[row],
-                "reference": Counter(table.answers[row]).most_common(1)[0][0],
+                "reference": references[row],
+                "answer_source": sources[row],
                 "score": float(scores[row]),
                 "hops": int(table.hops[row]),
                 "source": " ".join(word.source for word in answers[row].words),
