@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from scipy.stats import nct, t
 
@@ -79,8 +80,19 @@ def test_functions_of_one_class_are_compared_once():
 def test_smallest_detectable_difference_has_that_power(count):
     size = smallest_detectable_difference(3.0, count)
     threshold = t.isf(0.025, count - 1)
-    assert nct.sf(threshold, count - 1, size / 3 * math.sqrt(count)) == pytest.approx(0.8, abs=1e-6)
+    assert nct.sf(threshold, count - 1, size / 3 * math.sqrt(count)) == pytest.approx(0.8, abs=1e-4)
     assert size < smallest_detectable_difference(3.0, count, significance=0.05 / 7)
+
+
+def test_smallest_detectable_difference_counts_the_chance_of_pictures():
+    # Studies of three seeds whose differences spread by 2, on pictures that add an error of 1.5: how many find it.
+    size = smallest_detectable_difference(2.0, 3, picture_error=1.5)
+    assert size > smallest_detectable_difference(2.0, 3)
+    draw = np.random.default_rng(0)
+    seeds = size + draw.normal(scale=2.0, size=(20_000, 3)) + draw.normal(scale=1.5, size=(20_000, 1))
+    half = np.hypot(t.isf(0.025, 2) * seeds.std(axis=1, ddof=1) / math.sqrt(3), 1.959964 * 1.5)
+    assert np.mean(seeds.mean(axis=1) > half) == pytest.approx(0.8, abs=0.01)
+    assert smallest_detectable_difference(1e-9, 3, picture_error=1.0) == pytest.approx(1.959964 + 0.841621, abs=1e-3)
 
 
 def test_a_wide_test_set_is_a_second_source_of_chance():

@@ -57,6 +57,13 @@ def test_seeds_that_some_lack_are_no_blocks():
     ]
 
 
+def test_a_released_layout_is_no_function_of_its_own():
+    results = runs(dot=(300, 301), mine=(310, 311))
+    released = [{**result, "released_layout": True} for result in runs(mine=(200, 201))]
+    assert rank_blocks([*results, *released]) == rank_blocks(results)
+    assert rank_blocks(released) == []
+
+
 def test_what_cannot_be_ranked():
     assert rank_functions([]) is None
     assert rank_functions([{"a": 1, "b": 2}] * 5) is None

@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import nctdtr, ndtri, stdtrit
+from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
 from ..models.errors import ResultsError
 from .function_classes import FunctionClass
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 POWER = 0.8
+QUANTILES = 4000
 SMALLEST_P = 1e-12
 
 
@@ -151,24 +152,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_detectable_difference(
-    standard_deviation: float, count: int, *, power: float = POWER, significance: float = 0.05
+    standard_deviation: float,
+    count: int,
+    *,
+    picture_error: float = 0.0,
+    power: float = POWER,
+    significance: float = 0.05,
 ) -> float:
-    """The true difference that a paired t-test of so many seeds finds with probability `power`.
+    """The true difference that the test of so many seeds finds with probability `power`.
 
     Args:
         standard_deviation: Of the differences between seeds.
         count: How many seeds, two at least.
+        picture_error: What the choice of pictures adds to the standard error; 0 leaves a paired t-test over seeds.
         power: Wanted.
         significance: Of the two-sided test.
     """
-    freedom = count - 1
-    threshold = -float(stdtrit(freedom, significance / 2))
+    freedom, over_seeds = count - 1, standard_deviation / sqrt(count)
+    # How a study of so many seeds estimates the spread: quantiles of it, over which its own threshold is averaged.
+    estimated = np.sqrt(chdtri(freedom, (np.arange(QUANTILES) + 0.5) / QUANTILES) / freedom)
+    of_seeds = stdtrit(freedom, significance / 2) * over_seeds * estimated
+    threshold = np.hypot(of_seeds, ndtri(significance / 2) * picture_error)
+    error = float(np.hypot(over_seeds, picture_error))
 
-    def missing(shift: float) -> float:
-        return power - 1 + float(nctdtr(freedom, shift, threshold))  # a find with the wrong sign is none
+    def missing(difference: float) -> float:
+        return power - float(ndtr((difference - threshold) / error).mean())  # a find with the wrong sign is none
 
-    # With one degree of freedom the spread is often underestimated: then twice the threshold is more than enough.
-    return brentq(missing, 0.0, 2 * threshold + 10) * standard_deviation / sqrt(count)
+    return float(brentq(missing, 0.0, threshold.max() + 10 * error))
 
 
 def difference_table(comparisons: Sequence[PairedComparison], task: Task, confidence: float = 0.95) -> Table:
@@ -310,7 +320,7 @@ def _corrected(comparisons: Sequence[PairedComparison], significance: float) -> 
             low=mean - half,
             high=mean + half,
             supported=supported,
-            detectable=_detectable(one.difference, significance / len(tested)),
+            detectable=_detectable(one, significance / len(tested)),
         )
         # Once a step fails, all further ones do, at the level of that step.
         stopped = stopped or not supported
@@ -318,8 +328,10 @@ def _corrected(comparisons: Sequence[PairedComparison], significance: float) -> 
     return corrected
 
 
-def _detectable(difference: Difference, significance: float) -> float | None:
-    estimate = difference.estimate
+def _detectable(one: PairedComparison, significance: float) -> float | None:
+    estimate = one.difference.estimate
     if estimate is None or not estimate.standard_deviation:
         return None
-    return smallest_detectable_difference(estimate.standard_deviation, estimate.count, significance=significance)
+    return smallest_detectable_difference(
+        estimate.standard_deviation, estimate.count, picture_error=one.picture_error, significance=significance
+    )

@@ -1,7 +1,7 @@
-"""Ranks of the functions over seeds, or over the seeds of several data sets, with critical differences.
+"""Ranks of the functions over seeds, on the test items at hand, with critical differences.
 
 Friedman's test says whether the functions' ranks differ at all, Nemenyi's critical difference which ones (Demsar 2006).
-Ranks need no assumption about the size of differences, and so they can join data sets whose metrics differ.
+Ranks need no assumption about the size of differences. What other test items would change is not in them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,8 +50,13 @@ class Ranking:
 
 
 def rank_blocks(results: Sequence[Result]) -> list[dict[str, float]]:
-    """The task's metric of all functions, a block a seed that all of them have; blocks of several studies add up."""
-    values = values_of(results, task_of(results).metric)
+    """The task's metric of all functions, a block a seed that all of them have.
+
+    Runs in the released layout are left out: they are another program of a function, not another function, and would
+    make every rank and the critical difference larger.
+    """
+    right = [result for result in results if not result["released_layout"]]
+    values = values_of(right, task_of(results).metric) if right else {}
     shared = sorted(set.intersection(*(set(seeds) for seeds in values.values()))) if values else []
     return [{name: seeds[seed] for name, seeds in values.items()} for seed in shared]
 
@@ -97,7 +102,7 @@ def rank_table(ranking: Ranking, task: Task) -> Table:
         for name, rank in ranking.mean_ranks.items()
     )
     caption = (
-        f"Ranks by {task.metric_name} over {ranking.blocks} seeds, 1 being the best. Friedman: p = "
-        f"{ranking.p_value:.3f}; mean ranks have to be {ranking.critical_difference:.2f} apart (Nemenyi)."
+        f"Ranks by {task.metric_name} over {ranking.blocks} seeds on these test {task.items}, 1 being the best. "
+        f"Friedman: p = {ranking.p_value:.3f}; mean ranks have to be {ranking.critical_difference:.2f} apart (Nemenyi)."
     )
     return Table(caption, columns, rows, mark_best=False)
