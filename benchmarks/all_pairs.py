@@ -172,7 +172,10 @@ def _arguments() -> argparse.Namespace:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--whole", type=Path, metavar="FOLDER", help="score all pairs, keeping the shards here")
     parser.add_argument("--memory-in", nargs=2, metavar=("FOLDER", "PICTURES"), help=argparse.SUPPRESS)
-    return parsed(parser)
+    arguments = parsed(parser)
+    if (arguments.device, arguments.precision) != ("cpu", "fp32"):
+        parser.error("measures processor time in fp32 alone; leave out --device and --precision")
+    return arguments
 
 
 def main() -> None:

@@ -253,12 +253,14 @@ class Benchmark(Measurements):
         )
         problem = StepProblem(sizes, self.device)
         for part in PARTS:
-            times = self.medians(f"step, {part}", {name: problem.call(name, part) for name in IMPLEMENTATIONS})
+            calls = {name: problem.call(name, part) for name in IMPLEMENTATIONS}
+            times = self.medians(f"step, {part}", calls)
             ratio = times["straightforward"] / times["ours"]
             reference = f"straightforward: {times['straightforward']:.3f} s"
             limit = 1.0 if part in ("generator", "whole") else None
             self.figures[f"step_{part}_straightforward_over_ours"] = Figure(ratio, "x", reference, limit, at_least=True)
             self.figures[f"step_{part}_seconds"] = Figure(times["ours"], "s", setting)
+            self.figures[f"step_{part}_over_products"] = self.over_products(calls["ours"], times["ours"])
 
     def exactness(self) -> None:
         """Largest differences to the straightforward code: of attention under all functions, and of a step's losses."""

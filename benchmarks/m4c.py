@@ -172,6 +172,7 @@ class Benchmark(Measurements):
                 at_least=True,
             )
             self.figures[f"decoding_{function}_seconds"] = Figure(times["model"], "s", self.setting)
+            self.figures[f"decoding_{function}_over_products"] = self.over_products(calls["model"], times["model"])
 
     def training(self) -> None:
         """The same of one pass forward and backward, without dropout and with the published one."""
@@ -187,6 +188,7 @@ class Benchmark(Measurements):
                     TRAINING_TARGET,
                     at_least=True,
                 )
+                self.figures[f"{title}_{function}_over_products"] = self.over_products(calls["model"], times["model"])
 
 
 def main() -> None:

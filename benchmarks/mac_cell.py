@@ -143,6 +143,7 @@ class Benchmark(Measurements):
         )
         if function == "dot":
             self.figures[f"{mode}_{cell}_seconds"] = Figure(times["cell"], "s", f"time of {function}, {self.setting}")
+            self.figures[f"{mode}_{cell}_over_products"] = self.over_products(calls["cell"], times["cell"])
 
     def dropout_per_step(self) -> None:
         """What the released cell pays for masks drawn anew at each step."""

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import resource
 import shlex
@@ -15,8 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from vl_alignment.training.runs import describe_machine
+
+PRODUCT = {"cpu": (4096, 1024), "cuda": (16384, 4096)}
+"""Rows and width of the plain product that says how fast the device multiplies."""
 
 
 @dataclass
@@ -42,6 +48,27 @@ class Figure:
         return "met" if (self.value >= self.limit if self.at_least else self.value <= self.limit) else "not met"
 
 
+class CountedProducts(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products and convolutions, forward and backward.
+
+    By torch's own formulas; its `FlopCounterMode` follows modules as well, and fails where a loss is differentiated for
+    some of the inputs alone.
+    """
+
+    operations = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        options = options or {}
+        formula = flop_registry.get(operation._overloadpacket)
+        if formula is None:
+            with self:  # what torch makes of several others is counted as these
+                found = operation.decompose(*arguments, **options)
+            return operation(*arguments, **options) if found is NotImplemented else found
+        found = operation(*arguments, **options)
+        self.operations += formula(*arguments, **options, out_val=found)
+        return found
+
+
 class Measurements:
     """Figures measured on one device in one precision; a benchmark derives from it and adds them."""
 
@@ -65,6 +92,21 @@ class Measurements:
                     seconds[name].append(taken)
             say(f"{title}: {'warm' if repeat == 0 else f'{repeat} of {self.repeats}'}")
         return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+    def over_products(self, call: Callable[[], object], seconds: float) -> Figure:
+        """How many times as long as its own matrix products and convolutions, at the speed of a plain product."""
+        with CountedProducts() as counted, self.autocast():
+            call()
+        floor = counted.operations / self.product_speed
+        amount = f"{counted.operations / 1e9:.3g} GFLOP at {self.product_speed / 1e9:.0f} GFLOP/s"
+        return Figure(seconds / floor, "x", f"its matrix products alone, {amount}: {floor:.4f} s")
+
+    @functools.cached_property
+    def product_speed(self) -> float:
+        """FLOP/s of one large matrix product, [n, d] x [d, d]."""
+        rows, size = PRODUCT[self.device]
+        one, other = torch.randn(rows, size, device=self.device), torch.randn(size, size, device=self.device)
+        return 2 * rows * size**2 / self.medians("plain product", {"product": lambda: one @ other})["product"]
 
     def allocated_by(self, call: Callable[[], object]) -> int:
         """Peak bytes that torch allocates on the device for a call, beyond what is there."""

@@ -23,6 +23,8 @@ from typing import Any
 
 from measuring import say
 
+from vl_alignment.training.runs import write_json
+
 FOLDER = Path(__file__).parent
 
 
@@ -47,7 +49,7 @@ class Program:
 
 PROGRAMS = (
     Program("similarity", "SCAN's similarity of all pairs"),
-    Program("all_pairs", "Retrieval of the size of COCO"),
+    Program("all_pairs", "Retrieval of the size of COCO", cuda=False),
     Program("mac_cell", "MAC's cell"),
     Program("m4c", "M4C's decoding and training step"),
     Program("damsm", "DAMSM's losses"),
@@ -158,7 +160,7 @@ def main() -> None:
             measured[name] = measure(by_name[name], arguments, Path(folder))
             # After each: what is stopped leaves the figures until then.
             measured = {one: measured[one] for one in by_name if one in measured}
-            arguments.output.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+            write_json(arguments.output, measured)
             arguments.output.with_suffix(".md").write_text(table(measured, arguments.quick), encoding="utf-8")
     print(table(measured, arguments.quick))
     sys.exit(1 if any("failure" in one for one in measured.values()) else 0)

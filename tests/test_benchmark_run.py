@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
 
@@ -72,3 +73,17 @@ def test_a_program_that_fails_is_named_in_the_table(monkeypatch):
     assert "| ratio | 1.5 x | at most 1.7 x | met | beside the loop |" in table
     assert "| share | 80 % | at least 90 % | not met | of training |" in table
     assert "## M4C (`m4c.py`, 1 s)\n\nNo figures: exit status 1." in table
+
+
+def test_matrix_products_of_a_call_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    from measuring import CountedProducts
+
+    layer, rows = torch.nn.Linear(8, 16), torch.randn(4, 8)
+    for context in (torch.no_grad(), torch.inference_mode(), torch.enable_grad()):
+        with context, CountedProducts() as counted:
+            layer(rows)
+        assert counted.operations == 2 * 4 * 8 * 16
+    with CountedProducts() as counted:
+        torch.autograd.grad(layer(rows).sum(), layer.weight)
+    assert counted.operations == 2 * (2 * 4 * 8 * 16)
