@@ -75,6 +75,7 @@ def _add_grounding(add: AddCommand) -> None:
 
 def _study(parsed: argparse.Namespace) -> None:
     from .analysis.study import finished_cells, run_study
+    from .analysis.study_checks import changed_runs
     from .analysis.study_plan import read_plan
     from .models.errors import ResultsError
 
@@ -88,10 +89,12 @@ def _study(parsed: argparse.Namespace) -> None:
             study = part.load()
             sizes = ", ".join(f"{size} {name}" for name, size in study.sizes.items())
             print(f"{part.name}: {part.preset}, {study.task}; {sizes} pictures")
+            for line in changed_runs(plan.output / part.name, part):
+                print(f"warning: {line}")
         for cell in plan.cells:
             print(f"{'is done' if cell in finished else 'would train'}: {cell.title}")
         return
-    summary = run_study(whole, parsed.plan, only=parsed.parts)
+    summary = run_study(whole, only=parsed.parts)
     if (plan.output / "report.html").exists():
         print(f"report: {plan.output / 'report.html'}")
     if summary.failed:

@@ -2,16 +2,20 @@ import csv
 import json
 import shutil
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
 
 from vl_alignment.analysis.best_against_worst import best_and_worst
-from vl_alignment.analysis.comparison import compare, failed_runs, planned_runs, write_comparison
+from vl_alignment.analysis.comparison import compare, failed_runs, planned_runs, read_controls, write_comparison
 from vl_alignment.analysis.controls import caption_owners, perfect_reader, shuffled_captions
+from vl_alignment.analysis.failures import failure_findings, read_failure, record_failure
 from vl_alignment.data.blocks import load_blocks
 from vl_alignment.models.errors import ConfigurationError, ResultsError
 from vl_alignment.training.preparation import prepare_study
+
+from .synthetic import make_result
 
 SIZES = {"train": 32, "validation": 12, "test": 12}
 
@@ -62,6 +66,70 @@ def test_a_run_that_fails_stops_no_other(compared, tmp_path):
     blocked.unlink()
     compare(study, folder, runs[:1], controls=False, announce=lines.append)
     assert failed_runs(folder, runs) == {}
+
+
+def test_a_second_comparison_in_the_same_folder_says_so(tmp_path):
+    with (
+        filelock.FileLock(tmp_path / ".lock"),
+        pytest.raises(ConfigurationError, match="another process works on it"),
+    ):
+        compare(None, tmp_path, [(0, "dot")])
+
+
+def write_results(folder, *results):
+    (folder / "results.jsonl").write_text("".join(json.dumps(result) + "\n" for result in results))
+
+
+def test_runs_that_failed_stand_on_the_page(tmp_path):
+    results = [make_result("dot", 0), make_result("dot", 1)]
+    write_results(tmp_path, *results)
+    record_failure(tmp_path, "run-general_key-1-released", ValueError("no room\nfor anything"))
+    record_failure(tmp_path, "run-dot-0", "went well since")
+    record_failure(tmp_path, "report", "of an earlier call")
+    (tmp_path / "failures" / "controls.json").write_text("{")
+    found = failure_findings(tmp_path, results)
+    assert [finding.kind for finding in found] == ["warning", "warning"]
+    assert "controls" in found[0].text and "cannot be read" in found[0].text
+    assert found[1].text == "General† (released), seed 1, failed and is not on this page: ValueError: no room"
+    write_comparison(tmp_path, section="part")
+    assert found[1].text in (tmp_path / "report.html").read_text()
+    assert found[1].text in {one["text"] for one in json.loads((tmp_path / "section.json").read_text())["findings"]}
+
+
+def test_runs_of_several_versions_are_said_to_be(tmp_path):
+    other = make_result("dot", 1, versions={"vl_alignment": "0.2.0", "torch": "2.13.0"})
+    write_results(tmp_path, make_result("dot", 0), other)
+    write_comparison(tmp_path, section="part")
+    told = [one for one in json.loads((tmp_path / "section.json").read_text())["findings"] if "versions" in one["text"]]
+    assert [one["kind"] for one in told] == ["warning"]
+    assert "vl_alignment 0.1.0 (1 run), 0.2.0 (1 run)." in told[0]["text"] and "torch" not in told[0]["text"]
+
+
+def test_a_damaged_failure_is_still_one(tmp_path):
+    record_failure(tmp_path, "run-dot-0", "something")
+    (tmp_path / "failures" / "run-dot-0.json").write_text('{"error"')
+    assert "run-dot-0.json" in read_failure(tmp_path, "run-dot-0")
+
+
+def test_damaged_controls_are_named_and_a_damaged_curve_is_left_out(tmp_path):
+    write_results(tmp_path, make_result("dot", 0))
+    curve = tmp_path / "scan-blocks-dot-seed0" / "history.jsonl"
+    curve.parent.mkdir()
+    curve.write_text('{"step": 1, "loss": 2.0}\n{"step"')
+    with pytest.warns(UserWarning, match="history.jsonl.*not drawn"):
+        write_comparison(tmp_path)
+    for text in ("[", "{}"):
+        (tmp_path / "controls.json").write_text(text)
+        with pytest.raises(ResultsError, match="controls.json"):
+            read_controls(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["table.md", "published.md", "results.csv", "section.html"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
+    write_results(tmp_path, make_result("dot", 0))
+    (tmp_path / name / "in the way").mkdir(parents=True)
+    with pytest.raises(ResultsError, match=f"{name}.*cannot be written"):
+        write_comparison(tmp_path, section="part")
 
 
 def test_the_best_function_stands_above_the_worst(compared):

@@ -1,11 +1,13 @@
 from types import SimpleNamespace
 
 import datasets
+import pytest
 from PIL import Image
 
 from vl_alignment.analysis.comparison import compare, planned_runs
-from vl_alignment.analysis.run_examples import write_run_examples
+from vl_alignment.analysis.run_examples import _save, write_run_examples
 from vl_alignment.hub.card_examples import read_examples
+from vl_alignment.models.errors import ResultsError
 from vl_alignment.training.preparation import prepare_study
 
 SIZES = {"train": 16, "validation": 8, "test": 8}
@@ -40,3 +42,9 @@ def test_photographs_of_a_data_set_are_not_handed_on(tmp_path):
     study = SimpleNamespace(images=datasets.DatasetDict({"test": test}), store=None, draws=True)
     write_run_examples(study, tmp_path, [{"run_id": "run"}])
     assert not (tmp_path / "run" / "examples.json").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "scene-1.png" / "in the way").mkdir(parents=True)
+    with pytest.raises(ResultsError, match="scene-1.png.*cannot be written"):
+        _save(Image.new("RGB", (2, 2)), tmp_path / "scene-1.png")

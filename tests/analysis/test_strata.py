@@ -9,7 +9,9 @@ from vl_alignment.analysis.charts import standalone_svg
 from vl_alignment.analysis.nouns import BlocksNouns, EnglishNouns
 from vl_alignment.analysis.strata import noun_strata, picture_strata, strata_recalls
 from vl_alignment.analysis.strata_charts import strata_charts
+from vl_alignment.analysis.strata_report import write_strata
 from vl_alignment.data.coco import load_coco_captions
+from vl_alignment.models.errors import ResultsError
 from vl_alignment.training.runs import RunDirectory
 
 from .synthetic import make_result
@@ -138,6 +140,13 @@ def test_charts_name_functions_and_groups(tmp_path, split, runs):
         assert "var(--series-dot)" in chart and "var(" not in standalone_svg(chart)
         ElementTree.fromstring(standalone_svg(chart))
     assert "cube (75 %)" in "".join(ElementTree.fromstring(charts["shape"][IMAGES]).itertext())
+
+
+def test_a_chart_that_cannot_be_written_is_named(tmp_path, split, runs):
+    chart = "strata-shape-image_retrieval.svg"
+    (tmp_path / "out" / chart / "in the way").mkdir(parents=True)
+    with pytest.raises(ResultsError, match=f"{chart}.*cannot be written"):
+        write_strata(tmp_path / "out", "Strata", strata_recalls(tmp_path, runs, picture_strata(split)))
 
 
 @pytest.mark.real_data

@@ -7,6 +7,7 @@ import vl_alignment.analysis
 from vl_alignment.analysis.study_plan import Cell, read_plan
 from vl_alignment.models.errors import ConfigurationError
 
+ROOT = Path(__file__).parents[2]
 EXAMPLE = Path(vl_alignment.analysis.__file__).parent / "study_example.yaml"
 
 
@@ -23,6 +24,13 @@ def test_the_example_says_every_entry():
     assert set(content["parts"][0]) == set(plan.parts[0].__dataclass_fields__)
     assert [part.name for part in plan.parts] == ["photographs", "blocks-vqa"]
     assert plan.output == Path("outputs/study") and plan.devices == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "runs"), [("examples/small_study.yaml", 9), ("benchmarks/study.yaml", 36 + 40 + 21 + 21 + 6)]
+)
+def test_the_studies_that_ship_can_be_read(file, runs):
+    assert len(read_plan(ROOT / file).cells) == runs
 
 
 def test_cells_are_whole_seeds_with_the_released_layout_beside_the_right_one(tmp_path):
@@ -66,6 +74,20 @@ def test_functions_are_those_of_the_paper_s_table_by_default(tmp_path):
         ("parts: [{preset: blocks, seeds: [0], controls: 3}]", "controls=3 must be of type bool"),
         ("parts: [{preset: blocks, seeds: [0], name: ../up}]", "names a folder"),
         ("part: [{preset: blocks, seeds: [0]}]", "`parts`"),
+        (
+            "parts: [{preset: blocks, seeds: [0], model: {hiden_size: 3}}]",
+            "unknown ..hiden_size.*known are.*hidden_size",
+        ),
+        ("parts: [{preset: blocks, seeds: [0], model: {hidden_size: 0}}]", "hidden_size"),
+        ("parts: [{preset: blocks, seeds: [0], sizes: {tran: 3}}]", "'tran'; the data set has train, validation, test"),
+        ("parts: [{preset: blocks, seeds: [0], sizes: {train: many}}]", "train='many'"),
+        ("parts: [{preset: blocks, seeds: [0], released: [additive]}]", "released=..additive.*general_key"),
+        ("parts: [{preset: blocks, seeds: [0], released: [dot, dot]}]", "names a function twice"),
+        ("parts: [{preset: blocks, seeds: [true]}]", "seeds=.*a list of numbers"),
+        ("parts: [{preset: blocks, seeds: [-1]}]", "seed=-1"),
+        ("parts: [{preset: blocks, seeds: [0], pictures: true}]", "pictures=True"),
+        ("parts: [{preset: blocks, seeds: [0], pictures: -1}]", "pictures=-1"),
+        ("devices: [-1]\nparts: [{preset: blocks, seeds: [0]}]", "devices=.*-1"),
         ("parts: []", "at least one part"),
         ("processes: 0\nparts: [{preset: blocks, seeds: [0]}]", "processes=0"),
         ("parts: [dot]", "part 1: must be a mapping"),

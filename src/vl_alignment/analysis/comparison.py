@@ -1,7 +1,7 @@
 """The main job: train and compare alignment functions on one data set, from the data to the report."""
 
 import contextlib
-import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +11,14 @@ from transformers import AutoConfig
 
 from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, ResultsError
-from ..training.runs import RunDirectory, load_results, rebuild_results, write_json
+from ..training.runs import RunDirectory, load_results, read_json_file, rebuild_results, write_file, write_json
 from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
 from .best_against_worst import write_best_against_worst
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
 from .differences import difference_table, paired_comparisons
-from .failures import clear_failure, read_failure, record_failure, run_key
+from .failures import clear_failure, failure_findings, read_failure, record_failure, run_key
+from .folder_lock import only_program
 from .function_classes import FunctionClass, function_classes
 from .grounding_report import load_groundings
 from .outcomes import ItemOutcomes
@@ -38,7 +39,17 @@ from .tables import (
 )
 from .tasks import task_of
 
-__all__ = ["compare", "failed_runs", "make_controls", "planned_runs", "run_classes", "write_comparison"]
+__all__ = [
+    "compare",
+    "failed_runs",
+    "make_controls",
+    "planned_runs",
+    "read_controls",
+    "run_classes",
+    "write_comparison",
+]
+
+CONTROLS_FILE = "controls.json"
 
 
 SAMPLES_TITLE = "Samples: a row a test caption, a column the same noise"
@@ -100,9 +111,28 @@ def compare(
         The results of the runs that went well, in their order.
 
     Raises:
+        ConfigurationError: Another program works in the folder.
         Exception: Of the first run, when none went well.
     """
-    output, results, errors = Path(output), [], []
+    output = Path(output)
+    with only_program(output):
+        results = _trained(study, output, runs, released_layout, command, announce)
+        if controls:
+            announce("controls")
+            make_controls(study, output, results[0])
+    return results
+
+
+def _trained(
+    study: Study,
+    output: Path,
+    runs: Sequence[tuple[int, str]],
+    released_layout: bool,
+    command: str | None,
+    announce: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Train every run; return the results of those that went well."""
+    results, errors = [], []
     for number, (seed, name) in enumerate(runs, start=1):
         announce(f"[{number}/{len(runs)}] {name}, seed {seed}")
         key = run_key(name, seed, released_layout)
@@ -121,9 +151,6 @@ def compare(
         announce(f"[{number}/{len(runs)}] {name}, seed {seed}: {value} after {seconds:.0f} s")
     if not results:
         raise errors[0]
-    if controls:
-        announce("controls")
-        make_controls(study, output, results[0])
     return results
 
 
@@ -141,7 +168,7 @@ def make_controls(study: Study, output: str | Path, first: Mapping[str, Any]) ->
         output: Folder of the runs; controls that are trained go into its sub-folder `controls`.
         first: Results of the run whose function and seed those repeat.
     """
-    write_json(Path(output) / "controls.json", _CONTROLS[study.task](study, Path(output), first))
+    write_json(Path(output) / CONTROLS_FILE, _CONTROLS[study.task](study, Path(output), first))
 
 
 def write_comparison(
@@ -177,21 +204,21 @@ def write_comparison(
         The table in the layout of the paper's, as plain text.
 
     Raises:
-        ResultsError: If there are no results.
+        ResultsError: If there are no results, the controls cannot be read, or a file cannot be written.
     """
     output = Path(output)
     results = load_results(output)
     if not results:
         raise ResultsError("there are no finished runs; run the comparison first", path=output)
-    controls = _read_controls(output)
+    controls = read_controls(output)
     table = results_table(results, controls)
     breakdown = breakdown_table(results, controls)
     title = f"Alignment functions on {results[0]['dataset']['name']}"
     parts = {"results": table} if breakdown is None else {"results": table, "breakdown": breakdown}
     write_table_files(output, "table", title, parts)
     write_table_files(output, "paper", f"{title}, beside the paper", paper_tables(results))
-    (output / "published.md").write_text(published_comparison(results).to_markdown() + "\n", encoding="utf-8")
-    (output / "results.csv").write_text(runs_csv(results), encoding="utf-8")
+    write_file(output / "published.md", published_comparison(results).to_markdown() + "\n")
+    write_file(output / "results.csv", runs_csv(results))
     outcomes = load_outcomes(output, results)
     classes = run_classes(output, results)
     _write_differences(output, title, results, outcomes, classes)
@@ -213,9 +240,10 @@ def write_comparison(
         classes=classes,
         strata=strata,
     )
+    content["findings"] += failure_findings(output, results)
     write_page(output, title, content["subtitle"], render_sections(content))
     if section is not None:
-        (output / "section.html").write_text(render_sections(content, prefix=f"{section}-", level=3), encoding="utf-8")
+        write_file(output / "section.html", render_sections(content, prefix=f"{section}-", level=3))
         name = f"{task_of(results).title} on {results[0]['dataset']['name']}"
         described = {"title": name, "subtitle": content["subtitle"]}
         write_json(output / "section.json", {**described, "findings": [asdict(found) for found in content["findings"]]})
@@ -250,7 +278,7 @@ def _write_differences(
     tables += [] if ranking is None else [rank_table(ranking, task)]
     if tables:
         text = "\n".join(f"{table.caption}\n\n{table.to_markdown()}" for table in tables)
-        path.write_text(text, encoding="utf-8")
+        write_file(path, text)
     else:
         path.unlink(missing_ok=True)
 
@@ -260,24 +288,34 @@ def _pictures(study: Study, output: Path, results: Sequence[dict[str, Any]], cou
     drawn = attention_pictures(study, output, results, count)
     grids = sample_pictures(study, output, results)
     for name, grid in grids.items():
-        path = output / "samples" / f"{name.replace(' ', '-')}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(grid)
+        write_file(output / "samples" / f"{name.replace(' ', '-')}.png", grid)
     return [(SAMPLES_TITLE, grids), *drawn] if grids else drawn
 
 
-def _read_controls(output: Path) -> list[dict[str, Any]]:
-    path = output / "controls.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+def read_controls(output: Path) -> list[dict[str, Any]]:
+    """Read the controls of a comparison; none where there is no such file.
+
+    Raises:
+        ResultsError: It cannot be read.
+    """
+    path = output / CONTROLS_FILE
+    if not path.exists():
+        return []
+    controls = read_json_file(path, "remove it, and make the controls again")
+    if not isinstance(controls, list):
+        raise ResultsError("These are no controls: a list is expected.", path=path)
+    return controls
 
 
 def _curves(output: Path, results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The learning curves of the runs; a damaged one is left out with a warning, since no result hangs on it."""
     curves = {}
     for result in results:
-        path = output / result["run_id"] / "history.jsonl"
-        if path.exists():
-            curves[result["run_id"]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return curves
+        try:
+            curves[result["run_id"]] = RunDirectory(output / result["run_id"]).read_history()
+        except ResultsError as error:
+            warnings.warn(f"{error} It is not drawn.", stacklevel=2)
+    return {run_id: rows for run_id, rows in curves.items() if rows}
 
 
 def _methods(output: Path, results: Sequence[dict[str, Any]], study: Study | None) -> dict[str, object]:

@@ -57,7 +57,7 @@ def findings(
     if comparisons is None:
         comparisons = paired_comparisons(results, reference, classes=classes, confidence=confidence)
     rows = ordered(values_of(results, task.metric))
-    found = [_coverage(results, task), *_hardly_learned(results, controls, task)]
+    found = [_coverage(results, task), *_mixed_versions(results), *_hardly_learned(results, controls, task)]
     if len(rows) > 1:
         with_reference = [item for item in comparisons if item.reference == reference]
         count = sum(item.p_value is not None for item in comparisons)
@@ -88,6 +88,24 @@ def _coverage(results: Sequence[Result], task: Task) -> Finding:
         text = f"{functions} {where}, one seed each: there are no intervals, so no difference can be shown yet."
         return Finding("warning", text)
     return Finding("fact", f"{functions} {where}, {most} seeds each.")
+
+
+def _mixed_versions(results: Sequence[Result]) -> list[Finding]:
+    """Name the packages of which the runs had several versions: what they differ in may come from those."""
+    found: dict[str, dict[str, int]] = {}
+    for result in results:
+        for package, version in (result.get("versions") or {}).items():
+            runs = found.setdefault(package, {})
+            runs[version] = runs.get(version, 0) + 1
+    mixed = [
+        f"{package} " + ", ".join(f"{version} ({count} run{'s' * (count != 1)})" for version, count in runs.items())
+        for package, runs in found.items()
+        if len(runs) > 1
+    ]
+    if not mixed:
+        return []
+    text = "The runs were made with several versions, from which a difference may come: " + "; ".join(mixed)
+    return [Finding("warning", f"{text}.")]
 
 
 def _hardly_learned(results: Sequence[Result], controls: Sequence[Mapping[str, Any]], task: Task) -> list[Finding]:

@@ -9,12 +9,13 @@
     {"title": "A ball", "text": "a large red ball", "output": "ball.png"}                      (AttnGAN)
 """
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..pipelines import PIPELINES
-from ..training.runs import RunDirectory, write_json
+from ..training.runs import RunDirectory, write_file, write_json
 from ..training.studies import QuestionStudy, RetrievalStudy, Study, TextQuestionStudy
 from ..training.text_to_image_study import TextToImageStudy
 from .attention_pictures import TEST_ITEMS
@@ -36,6 +37,9 @@ def write_run_examples(study: Study, output: Path, results: Sequence[Mapping[str
         study: What the runs share.
         output: Folder of the runs.
         results: Of the runs.
+
+    Raises:
+        ResultsError: A file cannot be written.
     """
     test = next(iter(study.images.values()))
     runs = [RunDirectory(output / result["run_id"]) for result in results]
@@ -50,7 +54,7 @@ def write_run_examples(study: Study, output: Path, results: Sequence[Mapping[str
             processor=items.pipeline_processor.from_pretrained(run.model),
         )
         reader = items.processor_class.from_pretrained(run.model)
-        (run.path / ATTENTION_FILE).write_bytes(items.draw(pipe.model, reader, 0))
+        write_file(run.path / ATTENTION_FILE, items.draw(pipe.model, reader, 0))
         examples = [example(pipe, items, number, run.path) for number in range(min(COUNT, len(items.texts)))]
         write_json(run.path / EXAMPLES_FILE, examples)
 
@@ -85,7 +89,7 @@ def _drawing(pipe: Any, items: Any, number: int, folder: Path) -> dict[str, Any]
     """A caption, and the picture that was drawn of it."""
     file = f"drawn-{number + 1}.png"
     (drawn,) = pipe(items.texts[number])
-    drawn.save(folder / file)
+    _save(drawn, folder / file)
     return {"title": f"Caption {number + 1}", "text": items.texts[number], "output": file}
 
 
@@ -101,5 +105,12 @@ def _picture(items: Any, number: int, folder: Path) -> tuple[Any, str]:
     """An item's picture, and the file beside the run that it is written to."""
     file = f"scene-{number + 1}.png"
     picture = items.records[number]["image"].convert("RGB")
-    picture.save(folder / file)
+    _save(picture, folder / file)
     return picture, file
+
+
+def _save(picture: Any, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_file(path, content.getvalue())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..training.runs import write_file
 from ..training.studies import RetrievalStudy, Study
 from .charts import standalone_svg
 from .nouns import build_noun_tagger
@@ -42,14 +43,16 @@ def write_strata(folder: Path, title: str, measured: Sequence[StrataRecalls]) ->
     """Write `strata.md`, `.tex`, `.html`, a `strata*.csv` a table, and `strata-{groups}-{direction}.svg`.
 
     Args:
-        folder: Must exist.
+        folder: Made if need be.
         title: Of the page.
         measured: Of `measure_strata`; where it is empty nothing is written.
+
+    Raises:
+        ResultsError: One of them cannot be written.
     """
     if not measured:
         return
     write_table_files(folder, "strata", title, {found.strata.key: found.table() for found in measured})
     for found in measured:
         for direction, chart in strata_charts(found).items():
-            path = folder / f"strata-{found.strata.key}-{direction}.svg"
-            path.write_text(standalone_svg(chart), encoding="utf-8")
+            write_file(folder / f"strata-{found.strata.key}-{direction}.svg", standalone_svg(chart))

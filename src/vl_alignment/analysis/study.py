@@ -3,40 +3,42 @@
 {output}/
   {part}/                 as `compare` writes it: runs, results.jsonl, controls.json, tables, report.html
   {part}/part.json        what its runs were made of
+  {part}/plan.yaml        what the plan said of it when the processes were last started
   {part}/failures/        what went wrong, one file a run, until it goes well
   {part}/logs/            what the processes wrote
   report.html             all parts on one page
 """
 
 import contextlib
-import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 from markupsafe import Markup
 from tqdm import tqdm
 
-from ..models.errors import ConfigurationError
+from ..models.errors import ConfigurationError, ResultsError
 from ..training.interruption import InterruptionGuard, TrainingInterrupted
-from ..training.runs import load_results, rebuild_results, recorded_command, write_json
+from ..training.runs import load_results, read_json_file, rebuild_results, recorded_command
 from .failures import read_failure, record_failure, run_key
+from .folder_lock import only_program
 from .report import render_study, write_page
+from .statistics import Result
 from .study_cell import DONE, INTERRUPTED
+from .study_checks import PLAN_FILE, changed_runs, check_part, keep_plan
 from .study_plan import Cell, StudyPart, StudyPlan
 
-__all__ = ["StudySummary", "check_part", "finished_cells", "run_study", "waiting_cells"]
+__all__ = ["StudySummary", "finished_cells", "run_study", "waiting_cells"]
 
 POLL_SECONDS = 0.2
-# What decides the runs of a part, beside functions, seeds and layouts, which may grow.
-_DECIDING = ("preset", "settings", "model", "options", "sizes", "data_dir", "regions", "extractor")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,6 @@ class _Work:
 
 def run_study(
     plan: StudyPlan,
-    plan_file: str | Path,
     *,
     only: Sequence[str] | None = None,
     command: str | None = None,
@@ -85,7 +86,6 @@ def run_study(
 
     Args:
         plan: Of `read_plan`.
-        plan_file: The file that it was read from, for the processes.
         only: Names of the parts to work on; another process may work on the rest. The page shows all that is there.
         command: What is recorded as the command; what was typed, where None.
         announce: Called with a line for every run that ends.
@@ -98,12 +98,16 @@ def run_study(
     whole, plan = plan, plan.only(only) if only else plan
     with contextlib.ExitStack() as held:
         for part in plan.parts:
-            held.enter_context(_alone(plan.output / part.name))
+            held.enter_context(only_program(plan.output / part.name))
             check_part(plan.output / part.name, part)
+            for line in changed_runs(plan.output / part.name, part):
+                announce(f"warning: {line}")
+            keep_plan(plan.output / part.name, part)
         with InterruptionGuard() as interruption:
-            scheduler = _Scheduler(plan, Path(plan_file), command or recorded_command(), announce, interruption)
-            finished = finished_cells(plan)
-            runs = [_Work.of_cell(plan.part(cell.part), cell) for cell in waiting_cells(plan, finished)]
+            scheduler = _Scheduler(plan, command or recorded_command(), announce, interruption)
+            finished = _finished_results(plan)
+            seconds = _seconds(finished) if scheduler.devices else {}
+            runs = [_Work.of_cell(plan.part(cell.part), cell) for cell in waiting_cells(plan, set(finished), seconds)]
             scheduler.work_through(runs, len(finished))
             for part in plan.parts:
                 if (plan.output / part.name).is_dir():
@@ -132,13 +136,18 @@ def _write_report(plan: StudyPlan) -> None:
         folder = plan.output / part.name
         if not (folder / "section.json").exists():
             continue
-        described = json.loads((folder / "section.json").read_text(encoding="utf-8"))
-        told = [found for found in described["findings"] if found["kind"] in ("supported", "warning")]
-        sections = Markup((folder / "section.html").read_text(encoding="utf-8"))
-        parts.append({**described, "name": part.name, "findings": told, "sections": sections})
+        try:
+            described = read_json_file(folder / "section.json", "it is written again by the next call")
+            told = [found for found in described["findings"] if found["kind"] in ("supported", "warning")]
+            sections = Markup((folder / "section.html").read_text(encoding="utf-8"))
+            shown = {name: described[name] for name in ("title", "subtitle")}
+        except (ResultsError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+            warnings.warn(f"{part.name} is left out of the page: {error}", stacklevel=2)
+            continue
+        parts.append({**shown, "name": part.name, "findings": told, "sections": sections})
     if parts:
-        shown = {part["name"] for part in parts}
-        runs = sum(cell.part in shown for cell in finished_cells(plan))
+        names = {part["name"] for part in parts}
+        runs = sum(cell.part in names for cell in finished_cells(plan))
         planned = f" of {len(plan.parts)} planned" if len(parts) < len(plan.parts) else ""
         subtitle = [f"{len(parts)} data set{'s' * (len(parts) != 1)}{planned}", f"{runs} run{'s' * (runs != 1)}"]
         write_page(plan.output, "A study of alignment functions", subtitle, render_study(parts))
@@ -146,26 +155,47 @@ def _write_report(plan: StudyPlan) -> None:
 
 def finished_cells(plan: StudyPlan) -> set[Cell]:
     """Return the runs that have results."""
-    done = set()
+    return set(_finished_results(plan))
+
+
+def _finished_results(plan: StudyPlan) -> dict[Cell, Result]:
+    done = {}
     for part in plan.parts:
         folder = plan.output / part.name
-        if folder.is_dir():
-            done |= {
-                Cell(part.name, row["alignment_function"], row["seed"], row["released_layout"])
-                for row in load_results(folder)
-            }
-    return done & set(plan.cells)
+        for row in load_results(folder) if folder.is_dir() else ():
+            done[Cell(part.name, row["alignment_function"], row["seed"], row["released_layout"])] = row
+    planned = set(plan.cells)
+    return {cell: row for cell, row in done.items() if cell in planned}
 
 
-def waiting_cells(plan: StudyPlan, finished: set[Cell]) -> list[Cell]:
+def _seconds(finished: Mapping[Cell, Result]) -> dict[str, float]:
+    """The mean training time of each part's finished runs."""
+    times: dict[str, list[float]] = {}
+    for cell, row in finished.items():
+        if isinstance(seconds := row["training"].get("seconds"), int | float):
+            times.setdefault(cell.part, []).append(seconds)
+    return {part: sum(one) / len(one) for part, one in times.items()}
+
+
+def waiting_cells(plan: StudyPlan, finished: set[Cell], seconds: Mapping[str, float] | None = None) -> list[Cell]:
     """Return the runs to do, in the plan's order.
 
     With several processes the first of every part go before the others, which wait for what it makes for all: a region
     encoder, features, DAMSM.
+
+    Args:
+        plan: What is to run.
+        finished: Runs that are done.
+        seconds: What a run of a part takes, where it is known: the longest go first, and parts of unknown time before.
     """
     cells = [cell for cell in plan.cells if cell not in finished]
     first = {cell.part: cell for cell in reversed(cells)}
-    return sorted(cells, key=lambda cell: plan.processes > 1 and first[cell.part] != cell)
+    known = seconds or {}
+
+    def order(cell: Cell) -> tuple[bool, float]:
+        return plan.processes > 1 and first[cell.part] != cell, -known.get(cell.part, math.inf)
+
+    return sorted(cells, key=order)
 
 
 class _Scheduler:
@@ -174,12 +204,11 @@ class _Scheduler:
     def __init__(
         self,
         plan: StudyPlan,
-        plan_file: Path,
         command: str,
         announce: Callable[[str], None],
         interruption: InterruptionGuard,
     ) -> None:
-        self.plan, self.plan_file, self.command = plan, plan_file.resolve(), command
+        self.plan, self.command = plan, command
         self.announce, self.interruption = announce, interruption
         self.devices = _devices(plan)
         self.failed: dict[str, str] = {}
@@ -224,7 +253,7 @@ class _Scheduler:
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         if self.devices:
             environment["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
-        arguments = [str(self.plan_file), str(self.plan.output), work.part.name, work.kind, *work.arguments]
+        arguments = [str(folder / PLAN_FILE), str(self.plan.output), work.part.name, work.kind, *work.arguments]
         with (folder / "logs" / f"{work.key}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "vl_alignment.analysis.study_cell", *arguments]
@@ -264,56 +293,30 @@ def _value(folder: Path, work: _Work) -> str:
         if (row["alignment_function"], str(row["seed"]), row["released_layout"]) == (function, seed, bool(released)):
             task, metric = work.part.task, work.part.metric or work.part.task.metric
             name = task.metric_title if metric == task.metric else metric
-            return f", {name} {row['metrics'][metric]:.1f} after {row['training']['seconds']:.0f} s"
+            value = row["metrics"].get(metric)
+            measured = "not measured" if value is None else f"{value:.1f}"
+            return f", {name} {measured} after {row['training']['seconds']:.0f} s"
     return ""
 
 
 def _devices(plan: StudyPlan) -> list[str]:
-    """The CUDA devices that the runs take in turn; none on a CPU."""
+    """The CUDA devices that the runs take in turn, of those that are visible here; none on a CPU.
+
+    Raises:
+        ConfigurationError: The plan names one that is not visible.
+    """
     import torch
 
-    if plan.devices is not None:
-        return [str(device) for device in plan.devices]
-    return [str(device) for device in range(torch.cuda.device_count())]
-
-
-def check_part(folder: Path, part: StudyPart) -> None:
-    """Compare with what earlier runs of the folder were made of, and write it down.
-
-    Raises:
-        ConfigurationError: It was something else.
-    """
-    made_of = json.loads(json.dumps({name: getattr(part, name) for name in _DECIDING}))
-    file = folder / "part.json"
-    if file.exists():
-        earlier = json.loads(file.read_text())
-        changed = [name for name in _DECIDING if earlier.get(name) != made_of[name]]
-        if changed:
-            raise ConfigurationError(
-                f"{part.name}: the runs in {folder} were made with another {' and '.join(changed)} "
-                f"({', '.join(str(earlier.get(name)) for name in changed)}); give the part another name, or remove them"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, made_of)
-
-
-@contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Hold the folder of a part for this process.
-
-    Raises:
-        ConfigurationError: Another process has it, or it cannot be written.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(output / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ConfigurationError(f"{output}: another process works on it; wait for it, or stop it") from error
-    except OSError as error:
-        raise ConfigurationError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    if plan.devices is None:
+        count = torch.cuda.device_count()
+        return [str(number) for number in range(count)] if visible is None else visible[:count]
+    if visible is None:
+        return [str(number) for number in plan.devices]
+    if max(plan.devices) >= len(visible):
+        raise ConfigurationError(
+            f"devices={list(plan.devices)} count from 0 among those that CUDA_VISIBLE_DEVICES={given!r} shows, "
+            f"which are {len(visible)}"
+        )
+    return [visible[number] for number in plan.devices]

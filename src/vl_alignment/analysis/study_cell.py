@@ -3,6 +3,7 @@
 python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART run FUNCTION SEED [--released] --key KEY
 python -m vl_alignment.analysis.study_cell PLAN OUTPUT PART {controls,grounding,report} --key KEY
 
+PLAN is the copy of the part's plan that the study keeps in its folder: edits of the plan are for the next call.
 What went wrong stands in the part's folder, below `failures`.
 """
 
@@ -38,10 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.follow:
         _follow_parent()
-    part = read_plan(parsed.plan).part(parsed.part)
-    folder = parsed.output / part.name
+    folder = parsed.output / parsed.part
     try:
-        _WORK[parsed.work](part, folder, parsed)
+        _WORK[parsed.work](read_plan(parsed.plan).part(parsed.part), folder, parsed)
     except KeyboardInterrupt as interruption:
         print(interruption, file=sys.stderr)
         return INTERRUPTED

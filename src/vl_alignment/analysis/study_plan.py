@@ -9,9 +9,18 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
+from ..data.named_data import check_splits
 from ..data.yaml_text import parse_yaml
-from ..models.alignment import alignment_specification
+from ..models.alignment import alignment_function_names, alignment_specification
+from ..models.configuration_attngan import AttnGanConfig
+from ..models.configuration_base import AlignmentConfig
+from ..models.configuration_m4c import M4CConfig
+from ..models.configuration_mac import MacConfig
+from ..models.configuration_scan import ScanConfig
 from ..models.errors import ConfigurationError, VlAlignmentError
+from ..training.arguments import check_integer
 from ..training.preparation import load_study, prepare_study, preset_settings
 from ..training.presets import get_preset
 from ..training.studies import Study
@@ -22,6 +31,13 @@ from .tasks import TASKS, Task
 __all__ = ["Cell", "StudyPart", "StudyPlan", "read_plan"]
 
 OUTPUT = "outputs"
+SPLITS = ("train", "validation", "test")
+_CONFIGURATIONS: dict[str, type[AlignmentConfig]] = {
+    "retrieval": ScanConfig,
+    "question-answering": MacConfig,
+    "text-question-answering": M4CConfig,
+    "text-to-image": AttnGanConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,7 @@ class StudyPart:
         seeds: One run of every function each.
         functions: Names of the table; those of the paper's table for the task where None.
         released: Of these one more run each, in the layout of the released code.
-        metric: That decides between functions; the task's where None.
+        metric: Shown in the line of a run that is done; the task's, which decides everything else too, where None.
         settings, model, options, sizes: Changes of the preset.
         data_dir, regions, extractor: As of `prepare_study`.
         controls: Whether to make the controls.
@@ -79,12 +95,17 @@ class StudyPart:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
             raise ConfigurationError(f"{self.name!r} names a folder: use letters, digits, '-', '_' and '.'")
-        preset_settings(self.preset, self.settings)
-        planned_runs(self.functions, self.seeds, self.task_name)
-        for name in self.released:
-            alignment_specification(name)
-        if len(set(self.released)) < len(self.released):
-            raise ConfigurationError(f"released={list(self.released)} names a function twice")
+        runs = planned_runs(self.functions, self.seeds, self.task_name)
+        for seed in self.seeds:
+            preset_settings(self.preset, {**self.settings, "seed": seed})
+        for _, name in runs:
+            self.configuration(name)
+        self._check_released()
+        check_splits(self.sizes, SPLITS)
+        for split, size in self.sizes.items():
+            check_integer(f"sizes: {split}", size, smallest=1)
+        for count in ("pictures", "grounding"):
+            check_integer(count, getattr(self, count), smallest=0)
         if self.noun_tagger is not None:
             build_noun_tagger(self.noun_tagger)
         known = [self.task.metric, *(column.key for column in self.task.columns)]
@@ -92,6 +113,40 @@ class StudyPart:
             raise ConfigurationError(
                 f"metric={self.metric!r} is none of {self.task_name}; known are {sorted(set(known))}"
             )
+
+    def configuration(self, alignment_function: str, released_layout: bool = False) -> AlignmentConfig:
+        """The configuration of a run's model, but for what its data decide.
+
+        Raises:
+            ConfigurationError: A field is unknown or its value cannot be, or the released code has no such function.
+        """
+        kind = _CONFIGURATIONS[self.task_name]
+        known = kind.__dataclass_fields__
+        if unknown := sorted(set(self.model) - set(known)):
+            own = sorted(set(known) - set(PreTrainedConfig.__dataclass_fields__))
+            raise ConfigurationError(f"model: unknown {unknown}; known are {own}")
+        own_fields = {"alignment_function": alignment_function, "released_layout": released_layout}
+        return kind(**{**get_preset(self.preset)["model"], **self.model, **own_fields})
+
+    def _check_released(self) -> None:
+        for name in self.released:
+            alignment_specification(name)
+        if len(set(self.released)) < len(self.released):
+            raise ConfigurationError(f"released={list(self.released)} names a function twice")
+        refused = [name for name in self.released if not self._has_released_layout(name)]
+        if refused:
+            known = [name for name in alignment_function_names() if self._has_released_layout(name)]
+            raise ConfigurationError(
+                f"released={refused}: with these fields of the model the released code has "
+                f"{f'the functions {known} alone' if known else 'no layout of its own'}"
+            )
+
+    def _has_released_layout(self, alignment_function: str) -> bool:
+        try:
+            self.configuration(alignment_function, released_layout=True)
+        except ConfigurationError:
+            return False
+        return True
 
     @property
     def task_name(self) -> str:
@@ -162,6 +217,8 @@ class StudyPlan:
         for name in ("processes", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.devices is not None and (not self.devices or min(self.devices) < 0):
+            raise ConfigurationError(f"devices={list(self.devices)} must be numbers from 0, at least one")
 
     @property
     def cells(self) -> list[Cell]:
@@ -239,17 +296,22 @@ def _known(content: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]
     for name, value in values.items():
         entry: type = int if name in ("seeds", "devices") else str
         if name in _LISTS:
-            right = isinstance(value, list) and all(isinstance(one, entry) for one in value)
+            right = isinstance(value, list) and all(_is_a(one, entry) for one in value)
             expected = f"a list of {'numbers' if entry is int else 'names'}"
         elif name in _MAPPINGS:
             right, expected = isinstance(value, dict), "a mapping"
         else:
-            right, expected = isinstance(value, _SCALARS[name]), f"of type {_SCALARS[name].__name__}"
+            right, expected = _is_a(value, _SCALARS[name]), f"of type {_SCALARS[name].__name__}"
         if not right:
             raise ConfigurationError(f"{where}: {name}={value!r:.200} must be {expected}")
         if name in _LISTS:
             values[name] = tuple(value)
     return values
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether it is of this type; `true` is no number, though Python takes it for one."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:

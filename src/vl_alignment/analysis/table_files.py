@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..training.runs import write_file
 from .latex import latex_table
 from .layout import Table
 from .report import render_tables, write_page
@@ -14,13 +15,16 @@ def write_table_files(folder: Path, name: str, title: str, tables: Mapping[str, 
     """Write tables that belong together as `{name}.md`, `.tex` and `.html`, and each as a `.csv` of its own.
 
     Args:
-        folder: Must exist.
+        folder: Made if need be.
         name: Of the files.
         title: Of the page.
         tables: {ending: table}: the first one's values are `{name}.csv`, the others' `{name}-{ending}.csv`.
 
     Returns:
         The files.
+
+    Raises:
+        ResultsError: One of them cannot be written.
     """
     written = {
         f"{name}.md": "\n".join(f"{table.caption}\n\n{table.to_markdown()}" for table in tables.values()),
@@ -29,6 +33,6 @@ def write_table_files(folder: Path, name: str, title: str, tables: Mapping[str, 
     for number, (ending, table) in enumerate(tables.items()):
         written[f"{name}-{ending}.csv" if number else f"{name}.csv"] = table.to_csv()
     for file, text in written.items():
-        (folder / file).write_text(text, encoding="utf-8")
+        write_file(folder / file, text)
     page = write_page(folder / f"{name}.html", title, (), render_tables(tables))
     return [*(folder / file for file in written), page]

@@ -14,12 +14,12 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..analysis.comparison import read_controls
 from ..analysis.layout import display_name, ordered
 from ..analysis.statistics import Result, estimate, row_key
 from ..analysis.tables import dataset_title
 from ..analysis.tasks import task_of
 from ..data.confidential import without_secrets
-from ..data.json_text import parse_json
 from ..models.errors import ResultsError
 from ..training.presets import PRESETS
 from ..training.runs import RunDirectory, load_results, read_result
@@ -31,10 +31,9 @@ from .card_values import RecordedCommand, evaluations, hyper_parameters, metric_
 from .connection import check_repo_id
 from .variants import task_of_model, variant_name
 
-__all__ = ["build_model_card", "build_run_card", "check_card_metadata", "read_controls", "write_model_cards"]
+__all__ = ["build_model_card", "build_run_card", "check_card_metadata", "write_model_cards"]
 
 LICENSE = "apache-2.0"
-CONTROLS_FILE = "controls.json"
 
 
 def build_run_card(run: Path, *, repo_id: str | None = None) -> str:
@@ -113,24 +112,6 @@ def build_model_card(
     text = re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
     check_card_metadata(text)
     return without_secrets(text)
-
-
-def read_controls(folder: Path) -> list[dict[str, Any]]:
-    """Read the controls of a comparison; none where there is no such file.
-
-    Raises:
-        ResultsError: It cannot be read.
-    """
-    path = folder / CONTROLS_FILE
-    if not path.exists():
-        return []
-    try:
-        controls = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"Cannot be read ({error}).", path=path) from error
-    if not isinstance(controls, list):
-        raise ResultsError("These are no controls: a list is expected.", path=path)
-    return controls
 
 
 def _same_variant(result: Result, results: Sequence[Result]) -> list[Result]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import datasets
 
 from vl_alignment.data.json_text import parse_json
-from vl_alignment.models.errors import CheckpointError
+from vl_alignment.models.errors import CheckpointError, ResultsError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.epoch_loop import FREE_SETTINGS
 from vl_alignment.training.runs import RunDirectory
@@ -60,9 +60,17 @@ def identity_key(identity: Mapping[str, Any]) -> str:
 
 
 def best_validation(run: RunDirectory, metric: str) -> dict[str, float]:
-    """Return the metrics of the validation whose weights were kept, the first of the best by a metric."""
-    rows = [json.loads(line) for line in run.history.read_text().splitlines()]
-    validations = [row["validation"] for row in rows if "validation" in row]
+    """Return the metrics of the validation whose weights were kept, the first of the best by a metric.
+
+    Raises:
+        CheckpointError: The learning curve cannot be read, or holds no validation.
+    """
+    try:
+        validations = [row["validation"] for row in run.read_history() if metric in row.get("validation", ())]
+    except ResultsError as error:
+        raise CheckpointError(f"{error} Remove the folder and train again.") from error
+    if not validations:
+        raise CheckpointError(f"It holds no {metric}; remove the folder and train again.", path=run.history)
     best = max(validations, key=lambda metrics: metrics[metric])
     return {name: round(value, 2) for name, value in best.items()}
 

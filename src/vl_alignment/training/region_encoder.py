@@ -21,6 +21,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vl_alignment.data.features import RegionStore, extract_regions
 from vl_alignment.data.grid_extractor import TransformersGridExtractor
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, DataError
 from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.models.vision import vision_feature_size
@@ -312,8 +313,20 @@ def blocks_regions(
             extractor.name = EXTRACTOR_NAME  # results then say that the regions' maker was trained on attributes
             extract_regions(data, extractor, folder, dtype=dtype, progress=progress)
             write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
-    seconds = json.loads(timing.read_text())["seconds"]
+    seconds = _seconds(timing)
     return BlocksRegions(RegionStore.open(folder), encoder, round(encoder.seconds + seconds, 1))
+
+
+def _seconds(timing: Path) -> float:
+    """Return how long extracting the regions took, as the file beside them says.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    try:
+        return float(parse_json(timing.read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"It is damaged ({error}); remove it, the regions are kept.", path=timing) from error
 
 
 def _vision_config(chosen: Mapping[str, Any] | None) -> tuple[ResNetConfig, dict[str, Any]]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from huggingface_hub.utils import WeakFileLock
 
-from vl_alignment.data.atomic_files import remove_leftovers, whole_file, whole_folder
+from vl_alignment.data.atomic_files import cannot_write, remove_leftovers, whole_file, whole_folder
 from vl_alignment.data.confidential import without_secrets
 from vl_alignment.data.json_text import parse_json
 from vl_alignment.models.errors import CheckpointError, ConfigurationError, ResultsError
@@ -36,9 +36,12 @@ __all__ = [
     "load_results",
     "model_folder",
     "one_program_at_a_time",
+    "read_json_file",
     "rebuild_results",
     "recorded_command",
     "versions",
+    "write_file",
+    "write_json",
 ]
 
 RESULTS_SCHEMA_VERSION = 1
@@ -142,12 +145,23 @@ class RunDirectory:
         Raises:
             ResultsError: It cannot be read.
         """
-        if not self.run_file.exists():
-            return None
+        return read_json_file(self.run_file, "remove the run's folder") if self.run_file.exists() else None
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Return the learning curve, one record a line of history.jsonl; none where there is no such file.
+
+        Raises:
+            ResultsError: It cannot be read.
+        """
+        if not self.history.exists():
+            return []
         try:
-            return parse_json(self.run_file.read_text())
+            rows = [parse_json(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError) as error:
-            raise ResultsError(f"Cannot be read ({error}); remove the run's folder.", path=self.run_file) from error
+            raise ResultsError(f"The learning curve cannot be read ({error}).", path=self.history) from error
+        if not all(isinstance(row, dict) for row in rows):
+            raise ResultsError("The learning curve cannot be read (a line is no record).", path=self.history)
+        return rows
 
     def save_model(self, model: Any, processor: Any = None) -> None:
         """Replace `model/` by these weights (and processor) in one step.
@@ -200,6 +214,36 @@ def write_json(path: Path, value: Any) -> None:
     """
     with whole_file(path, ResultsError) as file:
         file.write(without_secrets(f"{json.dumps(value, indent=2)}\n").encode())
+
+
+def read_json_file(path: Path, remedy: str) -> Any:
+    """Return the content of a JSON file of results.
+
+    Args:
+        path: Of the file.
+        remedy: What the message says to do where it is damaged.
+
+    Raises:
+        ResultsError: It cannot be read.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"Cannot be read ({error}); {remedy}.", path=path) from error
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file of results that is never seen half written, and its folder where there is none.
+
+    Raises:
+        ResultsError: It cannot be written; an earlier one is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path.parent, error, ResultsError) from error
+    with whole_file(path, ResultsError) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_result(path: Path) -> dict[str, Any]:
