@@ -16,13 +16,16 @@ from vl_alignment.models.errors import CheckpointError, ConfigurationError, Data
 from vl_alignment.models.processing_base import SquareImageProcessorPil
 from vl_alignment.training import region_encoder
 from vl_alignment.training.interruption import TrainingInterrupted
+from vl_alignment.training.kept_models import best_validation
 from vl_alignment.training.region_attributes import AttributeCells, RegionAttributeModel, RegionAttributeObjective
 from vl_alignment.training.region_encoder import (
+    _seconds,
     blocks_regions,
     load_region_encoder,
     region_encoder_settings,
     train_region_encoder,
 )
+from vl_alignment.training.runs import RunDirectory
 
 SIZE, GRID = 48, 3
 TINY = {"embedding_size": 8, "hidden_sizes": [8, 8, 16]}
@@ -309,3 +312,18 @@ def test_two_programs_that_want_one_encoder_train_it_once(blocks, tmp_path, monk
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(ask, range(2))
     assert len(trained) == 1 and first == second
+
+
+def test_damaged_times_and_learning_curves_are_named(tmp_path):
+    timing = tmp_path / "seconds.json"
+    for text in ('{"seconds"', "[]", "{}"):
+        timing.write_text(text)
+        with pytest.raises(CheckpointError, match="seconds.json.*the regions are kept"):
+            _seconds(timing)
+    run = RunDirectory(tmp_path)
+    run.history.write_text('{"validation": {"accuracy": 3.0}}\n{"vali')
+    with pytest.raises(CheckpointError, match="history.jsonl.*cannot be read"):
+        best_validation(run, "accuracy")
+    run.history.write_text('{"step": 1}\n')
+    with pytest.raises(CheckpointError, match="history.jsonl.*no accuracy"):
+        best_validation(run, "accuracy")
