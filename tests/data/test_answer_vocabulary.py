@@ -1,3 +1,4 @@
+import errno
 import random
 
 import pytest
@@ -39,6 +40,21 @@ def test_a_file_comes_back(tmp_path):
     write_answer_vocabulary([word.strip() for word in words], path)
     assert path.read_bytes().startswith(b"<pad>\n<s>\n</s>\n<unk>\n")
     assert read_answer_vocabulary(path) == [word.strip() for word in words]
+
+
+def test_a_vocabulary_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path = tmp_path / "vocabulary.txt"
+    write_answer_vocabulary([*SPECIAL_WORDS, "red"], path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match="vocabulary.txt: The disk is full; make room"):
+        write_answer_vocabulary([*SPECIAL_WORDS, "blue"], path)
+    with pytest.raises(DataError, match="out.txt: It cannot be written"):
+        write_answer_vocabulary([*SPECIAL_WORDS, "blue"], path / "out.txt")
+    assert read_answer_vocabulary(path)[-1] == "red" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_vocabulary_needs_words():

@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 
@@ -76,6 +77,39 @@ def test_a_stopped_reading_goes_on_and_ends_with_the_same_bytes(torn, data, tmp_
     read_texts(data, reader, path, progress=False)
     assert reader.read_pictures == 2
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and not part.exists()
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"schema_version": 1, "rea'])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_part_without_a_whole_header_counts_as_absent(torn, finished, data, tmp_path):
+    read_texts(data, GreyReader(), tmp_path / "whole.jsonl", progress=False)
+    path, reader = tmp_path / "torn.jsonl", GreyReader()
+    if finished:
+        read_texts(data, GreyReader(), path, progress=False)
+    (tmp_path / "torn.jsonl.part").write_bytes(torn)
+    read_texts(data, reader, path, progress=False)
+    assert reader.read_pictures == (0 if finished else 4)
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("stop_after", [0, 2])
+def test_a_full_disk_is_one_error_and_what_was_read_is_still_there(stop_after, data, tmp_path, monkeypatch):
+    read_texts(data, GreyReader(), tmp_path / "whole.jsonl", progress=False)
+    path = tmp_path / "full.jsonl"
+    if stop_after:
+        with pytest.raises(KeyboardInterrupt):
+            read_texts(data, GreyReader(stop_after=stop_after), path, progress=False)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(DataError, match="full.jsonl.part: The disk is full; make room"):
+            read_texts(data, GreyReader(), path, progress=False)
+    assert not list(tmp_path.glob(".*")) and not path.exists()
+    read_texts(data, GreyReader(), path, progress=False)
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_finished_store_is_extended(data, tmp_path):

@@ -1,8 +1,10 @@
 """Conversion's errors, its command, and what it does with hostile files."""
 
+import errno
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +129,44 @@ def test_other_folders_are_left_alone(checkpoint, tmp_path):
     assert (tmp_path / "model" / "thesis.txt").read_text() == "the only copy"
     with pytest.raises(ConfigurationError, match="is a file"):
         convert_checkpoint([checkpoint], checkpoint)
+
+
+def test_a_conversion_that_cannot_be_written_leaves_the_earlier_one(checkpoint, tmp_path, monkeypatch):
+    output = tmp_path / "model"
+    convert_checkpoint([checkpoint], output)
+    before = (output / "conversion.json").read_bytes()
+
+    def full(model, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ScanForImageTextRetrieval, "save_pretrained", full)
+    with pytest.raises(CheckpointError, match="model: The disk is full; make room"):
+        convert_checkpoint([checkpoint], output)
+    assert (output / "conversion.json").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"model", checkpoint.name}
+
+
+def test_a_conversion_that_is_killed_while_it_replaces_loses_neither(checkpoint, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        """Stands for SIGKILL: nothing after it runs."""
+
+    output = tmp_path / "model"
+    convert_checkpoint([checkpoint], output)
+    rename = Path.rename
+
+    def die(path, target):
+        if Path(target) == output:
+            raise Killed
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", die)
+        with pytest.raises(Killed):
+            convert_checkpoint([checkpoint], output)
+    with pytest.raises(CheckpointError):  # whatever comes next, the earlier one is back
+        convert_checkpoint([tmp_path / "none.pth"], output)
+    assert ScanForImageTextRetrieval.from_pretrained(output).config.alignment_function == "general_key"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", checkpoint.name}
 
 
 def test_the_command(checkpoint, tmp_path, capsys):

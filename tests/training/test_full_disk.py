@@ -1,20 +1,25 @@
 """A disk that is full, a real one of half a megabyte: one clear error, and everything complete is still there."""
 
+import errno
 import json
 import resource
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 from vl_alignment.data.features import extract_regions
 from vl_alignment.models.errors import CheckpointError, DataError, ResultsError
+from vl_alignment.training import epoch_loop
 from vl_alignment.training.loop import train
 from vl_alignment.training.runs import RunDirectory, write_json
 
+from .launching import launched
 from .shared_work import MeanColours, pictures
 from .tiny import TinyModel, TinyObjective, tiny_settings
+from .tiny_adversarial import train_tiny as train_tiny_generator
 
 FULL = "The disk is full; make room and run the same command again"
 
@@ -54,6 +59,30 @@ def test_training_stops_with_its_last_checkpoint_and_goes_on_when_there_is_room(
     train(model, objective, settings, run)
     assert objective.calls < 15
     assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.state_dict().items())
+
+
+def test_sample_pictures_that_find_no_room_are_one_error_and_none_is_half_written(small_disk):
+    samples = small_disk / "run" / "samples"
+    with pytest.raises(ResultsError, match=rf"samples/.*: {FULL}"):
+        train_tiny_generator(small_disk / "run", before_batch={3: lambda batch: fill(small_disk, 0)})
+    assert {path.name for path in samples.iterdir()} == {"captions.txt", "step-00000000.png"}
+    (small_disk / "filler").unlink()
+
+
+def test_learning_curve_that_cannot_be_flushed_is_one_error(tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(epoch_loop, "synchronize", full)
+    with pytest.raises(CheckpointError, match=rf"history.jsonl: {FULL}"):
+        train(TinyModel(), TinyObjective(tiny_settings()), tiny_settings(), RunDirectory(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_learning_curve_that_cannot_be_written_is_one_error_on_all_processes(tmp_path):
+    first, second = launched("distributed_unwritable_run.py", Path(__file__).parents[1], tmp_path, processes=2)
+    assert first["error"] == second["error"] and "history.jsonl: It cannot be written" in first["error"]
 
 
 def test_extraction_stops_with_its_finished_shards_and_goes_on_when_there_is_room(tmp_path, small_disk):

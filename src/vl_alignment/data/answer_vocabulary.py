@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vl_alignment.data.atomic_files import cannot_write, whole_file
 from vl_alignment.models.errors import ConfigurationError, DataError
 
 __all__ = [
@@ -70,11 +71,13 @@ def write_answer_vocabulary(words: Sequence[str], path: str | Path) -> None:
         DataError: The words are no vocabulary (see `read_answer_vocabulary`), or the file cannot be written.
     """
     _check(words, path)
+    path = Path(path)
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"the vocabulary cannot be written ({error.strerror or error})", path=path) from error
+        raise cannot_write(path, error, DataError) from error
+    with whole_file(path, DataError) as file:
+        file.write("".join(f"{word}\n" for word in words).encode())
 
 
 def read_answer_vocabulary(path: str | Path) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vl_alignment.data.atomic_files import cannot_write, synchronize_folder, whole_file
 from vl_alignment.data.json_text import parse_json
 from vl_alignment.data.picture_files import decode_picture
 from vl_alignment.data.text_question_records import TextColumns, with_text
@@ -208,7 +209,7 @@ def read_texts(
     part = _part_of(path)
     header = {"schema_version": SCHEMA_VERSION, "reader": reader.name, "reader_version": reader.version}
     pictures = list(_pictures(data))
-    if path.exists() and not part.exists():
+    if path.exists() and not _is_begun(part):
         _same_reader(path, _read_lines(path, torn=False)[0], header)
         store = TextStore.open(path)
         if all(image_id in store for image_id, _, _ in pictures):
@@ -218,7 +219,7 @@ def read_texts(
     limit = max(10, len(pictures) // 100) if maximum_failures is None else maximum_failures
     failed = 0
     try:
-        with open(part, "a", encoding="utf-8") as file:
+        with open(part, "ab") as file:
             for image_id, split, row in tqdm(wanted, desc="text", unit="image", disable=not progress):
                 try:
                     image = _opened(split, row)
@@ -233,12 +234,13 @@ def read_texts(
                         ) from error
                 else:
                     line = {"image_id": image_id, **reader.read(image).to_dict()}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(_written(line))
                 file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        synchronize_folder(path.parent)
     except OSError as error:
-        raise DataError(f"cannot write ({error.strerror or error})", path=part) from error
+        raise cannot_write(part, error, DataError) from error
     return TextStore.open(path)
 
 
@@ -246,30 +248,43 @@ def _part_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
+def _is_begun(part: Path) -> bool:
+    """Whether a part file has a first line that ends; with less than that there is nothing to go on with."""
+    try:
+        with open(part, "rb") as file:
+            return file.readline().endswith(b"\n")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", path=part) from error
+
+
 def _go_on(path: Path, part: Path, header: dict[str, Any]) -> set[str]:
     """Make the part file ready to be continued; returns the ids of the images whose text it has."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not part.exists():
-            temporary = part.with_name(part.name + ".copy")
-            shutil.copyfile(path, temporary)
-            os.replace(temporary, part)
-        if not part.exists() or not part.stat().st_size:
-            part.write_text(json.dumps(header) + "\n", encoding="utf-8")
-            return set()
+        if not _is_begun(part):
+            with whole_file(part, DataError) as file:
+                if path.exists():
+                    with open(path, "rb") as finished:
+                        shutil.copyfileobj(finished, file)
+                else:
+                    file.write(_written(header))
         found, lines, whole = _read_lines(part, torn=True)
         _same_reader(part, found, header)
         kept = [line for line in lines if "failure" not in line]
         if len(kept) < len(lines):  # those that could not be opened are tried again
-            content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [found, *kept])
-            temporary = part.with_name(part.name + ".copy")
-            temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, part)
+            with whole_file(part, DataError) as file:
+                file.writelines(_written(line) for line in [found, *kept])
         else:
             os.truncate(part, whole)  # a run that was killed may have left half a line
     except OSError as error:
-        raise DataError(f"cannot write ({error.strerror or error})", path=part) from error
+        raise cannot_write(part, error, DataError) from error
     return {line["image_id"] for line in kept}
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    return f"{json.dumps(line, ensure_ascii=False)}\n".encode()
 
 
 def _same_reader(path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:

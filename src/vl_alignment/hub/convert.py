@@ -1,13 +1,13 @@
 """Converting published checkpoints: which model a file holds is seen by its tensors' names."""
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.atomic_files import cannot_write, whole_folder
 from ..models.errors import CheckpointError, ConfigurationError
 from ..training.runs import versions, write_json
 from .convert_attngan import convert_attngan, convert_damsm, convert_discriminators
@@ -102,7 +102,8 @@ def convert_checkpoint(
 
     Raises:
         CheckpointError: If a file is damaged, refused or of no model known here, files belong to no one model, or
-            tensors are missing, have another shape or no place, or are not finite. It names tensor and file.
+            tensors are missing, have another shape or no place, or are not finite. It names tensor and file. Or if
+            the folder cannot be written; an earlier conversion is still there.
         ConfigurationError: If the function is missing or contradicts what the file states, an argument is of no use,
             or the folder holds something else.
         DataError: If the vocabulary cannot be read, or is another checkpoint's.
@@ -116,6 +117,7 @@ def convert_checkpoint(
         dict(fields or {}),
     )
     output = Path(output).absolute()
+    _restore(output)
     _check_folder(output)
     files = [read_published_checkpoint(path) for path in checkpoints]
     model, ordered = _recognised(files)
@@ -127,6 +129,20 @@ def convert_checkpoint(
     record = _record(ordered, request, conversion)
     _write(conversion, record, output)
     return record
+
+
+def _previous(output: Path) -> Path:
+    """Where an earlier conversion stands while the new one takes its place."""
+    return output.with_name(f".{output.name}.previous")
+
+
+def _restore(output: Path) -> None:
+    """Put an earlier conversion back, where this was stopped just before the new one took its place."""
+    if _previous(output).exists() and not output.exists():
+        try:
+            _previous(output).rename(output)
+        except OSError as error:
+            raise cannot_write(output, error, CheckpointError) from error
 
 
 def _check_folder(output: Path) -> None:
@@ -197,15 +213,19 @@ def _source(path: Path) -> dict[str, Any]:
 
 def _write(conversion: Conversion, record: dict[str, Any], output: Path) -> None:
     """Write everything into a folder beside, which then takes the output's place: it is never half written."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        folder = Path(temporary) / output.name
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own, and removed whatever stops this.
+        beside = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
+    except OSError as error:
+        raise cannot_write(output, error, CheckpointError) from error
+    with (
+        beside as temporary,
+        whole_folder(output, Path(temporary) / output.name, _previous(output), CheckpointError) as folder,
+    ):
         conversion.model.save_pretrained(folder)
         if conversion.processor is not None:
             conversion.processor.save_pretrained(folder)
         for name, model in conversion.beside.items():
             model.save_pretrained(folder / name)
         write_json(folder / CONVERSION_FILE, record)
-        if output.exists():
-            shutil.rmtree(output)
-        folder.rename(output)

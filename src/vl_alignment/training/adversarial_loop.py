@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
+from vl_alignment.data.processes import on_main_process
 from vl_alignment.models.discriminators_attngan import conditioning_divergence
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.models.modeling_attngan import (
@@ -150,7 +151,6 @@ class _AdversarialLoop(EpochLoop):
         self.average = average_of(model, settings)
         if self.average is not None:
             self.average.to(accelerator.device)
-            accelerator.register_for_checkpointing(self.average)
         # Not wrapped for several processes: a wrapper sees one forward and one backward a step, and here the
         # discriminators have three. Gradients are averaged below.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
@@ -172,8 +172,7 @@ class _AdversarialLoop(EpochLoop):
         self.discriminators.train()
 
     def run_all(self) -> TrainingSummary:
-        if self.state.step == 0 and not any(self.run.checkpoints.glob("epoch-*")):
-            self._draw_samples()
+        on_main_process(self.accelerator, self._draw_first_samples)
         return super().run_all()
 
     def step(self, batches: Iterator[dict[str, Any]]) -> None:
@@ -288,10 +287,14 @@ class _AdversarialLoop(EpochLoop):
 
     def after_step(self) -> None:
         if self.state.step % self.settings.sample_every_steps == 0:
+            on_main_process(self.accelerator, self._draw_samples)
+
+    def _draw_first_samples(self) -> None:
+        if not any(self.run.checkpoints.glob("epoch-*")):
             self._draw_samples()
 
     def _draw_samples(self) -> None:
-        if not self.sample_captions or not self.accelerator.is_main_process:
+        if not self.sample_captions:
             return
         model: Any = self.evaluated_model()
         write_sample_grid(

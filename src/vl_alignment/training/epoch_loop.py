@@ -7,12 +7,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from vl_alignment.data.atomic_files import cannot_write, synchronize, whole_file
@@ -91,6 +93,7 @@ class EpochLoop(ABC):
 
     Attributes:
         last_loss: Of the last step, for the progress bar.
+        average: Of the weights; a loop that keeps one sets it, and it is saved with every checkpoint.
         stop_requested: Whether any process is to stop; `step` sets it.
     """
 
@@ -108,6 +111,7 @@ class EpochLoop(ABC):
         self.task, self.settings, self.run, self.state = task, settings, run, state
         self.accelerator, self.interruption = accelerator, interruption
         self.stop_requested = False
+        self.average: AveragedModel | None = None
         self.checkpoints = Checkpoints(run.checkpoints)
         self._batches(len(task.train_dataset(0)))  # too few examples are found out before anything is written
         self._saved: tuple[int, int] | None = None
@@ -244,32 +248,42 @@ class EpochLoop(ABC):
         if self._saved == (self.state.step, self.state.epoch):
             return
         self._tick()
-        if self.accelerator.is_main_process and self.run.history.exists():
-            synchronize(self.run.history)
+        on_main_process(self.accelerator, self._synchronize_history)
         state = {"progress": asdict(self.state), "settings": self.settings.to_dict()}
         history = (self.run.history,) if self.run.history.exists() else ()
-        self.checkpoints.save(self.accelerator, self.state.epoch, self.state.step, state, history)
+        self.checkpoints.save(self.accelerator, self.state.epoch, self.state.step, state, history, self.average)
         self._saved = (self.state.step, self.state.epoch)
 
+    def _synchronize_history(self) -> None:
+        try:
+            if self.run.history.exists():
+                synchronize(self.run.history)
+        except OSError as error:
+            raise cannot_write(self.run.history, error, CheckpointError) from error
+
     def _resume(self) -> None:
-        loaded = self.checkpoints.load_newest(self.accelerator)
+        loaded = self.checkpoints.load_newest(self.accelerator, self.average)
         if loaded is None:
-            if self.accelerator.is_main_process:
-                self.run.history.unlink(missing_ok=True)
+            on_main_process(self.accelerator, lambda: self._restore_history(None))
             return
         state, folder = loaded
         self._check_same_settings(state["settings"])
         self.state = type(self.state)(**state["progress"])
         self.accelerator.step = 0
-        if self.accelerator.is_main_process:
-            history = folder / self.run.history.name
-            if history.exists():
-                with whole_file(self.run.history, CheckpointError) as file:
-                    file.write(history.read_bytes())
-            else:
-                self.run.history.unlink(missing_ok=True)
+        on_main_process(self.accelerator, lambda: self._restore_history(folder / self.run.history.name))
         self._saved = (self.state.step, self.state.epoch)
         logger.info("going on from step %d", self.state.step)
+
+    def _restore_history(self, saved: Path | None) -> None:
+        """Make the learning curve what it was at a checkpoint; none where none was saved."""
+        if saved is not None and saved.exists():
+            with whole_file(self.run.history, CheckpointError) as file:
+                file.write(saved.read_bytes())
+            return
+        try:
+            self.run.history.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.run.history, error, CheckpointError) from error
 
     def _check_same_settings(self, earlier: dict[str, Any]) -> None:
         now = self.settings.to_dict()
@@ -290,16 +304,18 @@ class EpochLoop(ABC):
             "seconds": round(self.state.seconds, 1),
             **values,
         }
-        if self.accelerator.is_main_process:
-            try:
-                with self.run.history.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
-            except OSError as error:
-                raise cannot_write(self.run.history, error, CheckpointError) from error
+        on_main_process(self.accelerator, lambda: self._append_to_history(row))
         if self.settings.trackers:
             flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
             flat |= {f"{k}/{name}": v for k, d in values.items() if isinstance(d, dict) for name, v in d.items()}
             self.accelerator.log(flat, step=self.state.step)
+
+    def _append_to_history(self, row: dict[str, Any]) -> None:
+        try:
+            with self.run.history.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise cannot_write(self.run.history, error, CheckpointError) from error
 
     def _start_trackers(self) -> None:
         if self.settings.trackers:

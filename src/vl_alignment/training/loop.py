@@ -99,7 +99,6 @@ class _Loop(EpochLoop):
         self.average = average_of(model, settings)
         if self.average is not None:
             self.average.to(accelerator.device)
-            accelerator.register_for_checkpointing(self.average)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     def evaluated_model(self) -> nn.Module:

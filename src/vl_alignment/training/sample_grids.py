@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import Image
 
+from vl_alignment.data.atomic_files import cannot_write, remove_leftovers, whole_file
+from vl_alignment.models.errors import ResultsError
 from vl_alignment.models.modeling_attngan import AttnGanForTextToImageGeneration
 
 __all__ = ["picture_grid", "sample_grid", "write_sample_grid"]
@@ -56,8 +58,18 @@ def write_sample_grid(
     columns: int,
     seed: int,
 ) -> None:
-    """Write a `sample_grid` as a PNG, whose folder is made, and beside it `captions.txt`, which says the rows."""
+    """Write a `sample_grid` as a PNG, whose folder is made, and beside it `captions.txt`, which says the rows.
+
+    Raises:
+        ResultsError: They cannot be written; none is left half written.
+    """
     grid = sample_grid(model, processor, captions, columns=columns, seed=seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (path.parent / "captions.txt").write_text("".join(f"{caption}\n" for caption in captions))
-    grid.save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error, ResultsError) from error
+    with whole_file(path.parent / "captions.txt", ResultsError) as file:
+        file.write("".join(f"{caption}\n" for caption in captions).encode())
+    with whole_file(path, ResultsError) as file:
+        grid.save(file, format="PNG")
