@@ -61,7 +61,10 @@ def test_controls_stand_beside_the_results(compared):
     for name in ("blind", "without copying", "shuffled answers"):
         # With shuffled answers other questions' answers are unseen, perhaps of none up to one hop.
         assert {*measured} - set(controls[name]) <= ({UNSEEN, f"{UNSEEN}_up_to_one_hop"} if "shuff" in name else set())
-    assert measured - {"copied_words"} == set(controls["ceiling"]) == set(controls["majority by family"])
+    # Where an answer can be taken from depends on a model's vocabulary, which neither of these has.
+    sources = {name for name in measured if name.startswith("accuracy_source_")}
+    assert "accuracy_source_ocr" in sources
+    assert measured - sources - {"copied_words"} == set(controls["ceiling"]) == set(controls["majority by family"])
     dataset = results[0]["dataset"]
     assert controls["ceiling"]["accuracy"] == pytest.approx(dataset["answer_ceiling"], abs=0.005)
     assert controls["ceiling"][UNSEEN] > 85 and controls["ceiling"]["anls"] == 100

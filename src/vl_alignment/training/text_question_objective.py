@@ -92,10 +92,12 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
             blind=blind,
         )
         self.texts = {name: TextInputs(images, processor, name, hidden=blind) for name, images in data.images.items()}
+        self._images = data.images
         if seen_words is None and "train" in self.questions:
             seen_words = answer_words(self.questions["train"].answers)
         self.seen_words = seen_words
         self._targets: dict[str, AnswerTargets] = {}
+        self._sources: dict[str, list[str]] = {}
 
     def targets(self, split: str) -> AnswerTargets:
         """Return what the answers to a split's questions can be spelled with, matched when first asked for."""
@@ -158,12 +160,8 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
             raise DataError(f"The answers of {split!r} are not public; measure on the validation split.")
         answers = self.answers(model, split, accelerator)
         predictions = [answer.text for answer in answers]
-        references = [Counter(given).most_common(1)[0][0] for given in table.answers]
-        known = set(self.vocabulary[len(SPECIAL_WORDS) :])
-        sources = [
-            answer_source(reference, known, tokens)
-            for reference, tokens in zip(references, self._words(split), strict=True)
-        ]
+        references = _references(table)
+        sources = self.answer_sources(split)
         metrics = text_answer_metrics(predictions, table.answers, table.types, table.hops, self.seen_words, sources)
         words = [word for answer in answers for word in answer.words]
         metrics["copied_words"] = 100.0 * sum(word.source == "ocr" for word in words) / max(1, len(words))
@@ -183,6 +181,19 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
             for row in range(len(table))
         ]
         return Evaluation(metrics, rows, answer_bounds(table.answers, self.targets(split)))
+
+    def answer_sources(self, split: str) -> list[str]:
+        """Return each question's `answer_source`: where its answer stands, whatever of that a control is shown."""
+        if split not in self._sources:
+            table, texts = self._table(split), self.texts[split]
+            if self.blind:
+                texts = TextInputs(self._images[split], self.processor, split)
+            known = set(self.vocabulary[len(SPECIAL_WORDS) :])
+            self._sources[split] = [
+                answer_source(reference, known, texts.words[image])
+                for reference, image in zip(_references(table), table.image, strict=True)
+            ]
+        return self._sources[split]
 
     @torch.no_grad()
     def answers(self, model: Any, split: str, accelerator: Accelerator) -> list[M4CAnswer]:
@@ -204,3 +215,8 @@ class TextQuestionObjective(PictureQuestionObjective[TextQuestionTable]):
     def _words(self, split: str) -> list[list[str]]:
         """The words in the slots of each question's picture."""
         return [self.texts[split].words[row] for row in self._table(split).image]
+
+
+def _references(table: TextQuestionTable) -> list[str]:
+    """The answer to each question that most people gave."""
+    return [Counter(given).most_common(1)[0][0] for given in table.answers]
