@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -236,6 +237,19 @@ def test_requests_wait_for_one_another_and_not_too_many(page, served_app):
 def test_gradio_writes_nothing_beside_the_page():
     # It does where a module has a component of its own.
     assert not list(Path(app_module.__file__).parent.glob("*.pyi"))
+
+
+def test_an_answer_that_takes_too_long_is_a_message(client, picture, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(app_module, "panel", lambda model, find: time.sleep(1.5) or "an answer")
+    found = client.predict("dot", "general key", given(picture), "a dog", api_name="/match")
+    assert found.count("No answer came within 0.5 seconds") == 2 and "<h3>dot</h3>" in found
+    assert "an answer" not in found
+    # The first of these is computed after the one above; they are answered in any order.
+    waiting = [client.submit("dot", NOTHING, given(picture), "a dog", api_name="/match") for _ in range(6)]
+    messages = [message_in(job.result()) for job in waiting]
+    assert all("within 0.5 seconds" in text for text in messages)
+    assert any("No turn came" in text for text in messages)
 
 
 def test_faults_are_messages_and_the_log_has_the_rest(tiny_models, caplog):

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs gradio's server: pip install 'vl-alignment[demo]'")
 
 from starlette.applications import Starlette  # noqa: E402
-from starlette.responses import PlainTextResponse  # noqa: E402
+from starlette.responses import PlainTextResponse, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
 from vl_alignment.serving import handler as handler_file  # noqa: E402
@@ -27,9 +27,34 @@ async def full_queue(request):
     return PlainTextResponse("Queue is full.", 503)
 
 
+async def never(request):
+    await asyncio.Event().wait()
+
+
+async def stream(request):
+    """Signs of life of a queue, or those of an open page."""
+    alive = "data: ALIVE\n\n" if "/heartbeat/" in request.url.path else 'data: {"msg":"heartbeat"}\n\n'
+
+    async def signs():
+        for number in range(int(request.query_params["number"])):
+            yield alive if number % 10 else "data: an estimate\n\n"
+            await asyncio.sleep(0.02)
+
+    return StreamingResponse(signs(), media_type="text/event-stream")
+
+
+PATHS = {
+    "/read": read_all,
+    "/call/ask": full_queue,
+    "/queue/join": full_queue,
+    "/never": never,
+    "/queue/data": stream,
+    "/heartbeat/a": stream,
+}
+
+
 def limited():
-    paths = {"/read": read_all, "/call/ask": full_queue, "/queue/join": full_queue}
-    return limits.RequestLimit(Starlette(routes=[Route(path, paths[path], methods=["POST"]) for path in paths]))
+    return limits.RequestLimit(Starlette(routes=[Route(path, PATHS[path], methods=["GET", "POST"]) for path in PATHS]))
 
 
 async def ask(app, path="/read", pieces=(b"body",)):
@@ -37,7 +62,7 @@ async def ask(app, path="/read", pieces=(b"body",)):
     waiting, sent = list(pieces), []
 
     async def receive():
-        piece = waiting.pop(0)
+        piece = waiting.pop(0) if waiting else None
         if piece is None:
             await asyncio.Event().wait()
         return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
@@ -45,8 +70,11 @@ async def ask(app, path="/read", pieces=(b"body",)):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    path, _, query = path.partition("?")
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": query.encode()}
     await app(scope, receive, send)
+    if query:
+        return sent
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers
 
@@ -61,7 +89,55 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch):
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
     app = limited()
     assert answered(ask(app, pieces=(b"some", None)))[0] == 408
-    assert answered(ask(app))[0] == 200 and app.open_requests == 0
+    assert answered(ask(app))[0] == 200 and app.open.total() == 0
+
+
+def test_a_request_that_is_idle_is_ended(monkeypatch):
+    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.3)
+    app = limited()
+    status, headers = answered(ask(app, "/never"))
+    assert status == 503 and headers["retry-after"] == str(limits.RETRY_SECONDS)
+    # An estimate of the queue comes every tenth time: such a stream lives as long as it likes.
+    whole = answered(ask(app, "/queue/data?number=30"))
+    assert not whole[-1]["more_body"] and len(whole) == 32
+    assert answered(ask(app, "/heartbeat/a?number=30"))[-1]["more_body"] is False
+    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.1)
+    cut = answered(ask(app, "/queue/data?number=30"))
+    assert cut[-1]["more_body"] and len(cut) < 12
+    assert not answered(ask(app, "/heartbeat/a?number=30"))[-1]["more_body"] and app.open.total() == 0
+
+
+def test_open_pages_take_no_place_of_a_request(monkeypatch):
+    monkeypatch.setattr(limits, "OPEN_REQUESTS", 1)
+    monkeypatch.setattr(limits, "OPEN_PAGES", 2)
+
+    async def several():
+        app = limited()
+        pages = [asyncio.ensure_future(ask(app, "/heartbeat/a?number=10")) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        status, _ = await ask(app)
+        return status, [sent[0]["status"] for sent in await asyncio.gather(*pages)]
+
+    assert answered(several()) == (200, [200, 200, 429])
+
+
+def test_what_waits_or_computes_for_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(limits, "MAX_SECONDS", 0.1)
+    now = time.monotonic()
+    with pytest.raises(ValueError, match=r"No turn came within 0.1 seconds"):
+        limits.begin_turn({limits.ARRIVED: now - 0.2})
+    assert limits.begin_turn({limits.ARRIVED: now}) == pytest.approx(limits.begin_turn({}), abs=0.05)
+    begin, done = time.monotonic(), []
+
+    def work(seconds):
+        time.sleep(seconds)
+        done.append(seconds)
+
+    for seconds in (0.5, 0):  # the second waits for the first, which goes on
+        with pytest.raises(ValueError, match=r"No answer came within 0.1 seconds"):
+            limits.answer_in_time(limits.begin_turn({}), work, seconds)
+    assert time.monotonic() - begin < 0.45
+    assert limits.answer_in_time(time.monotonic() + 60, lambda one: one + 1, 1) == 2 and done == [0.5]
 
 
 def test_a_full_queue_is_a_429_for_programs_and_says_when_to_ask_again():
@@ -84,8 +160,9 @@ def test_only_so_many_requests_are_open_at_once(monkeypatch):
     assert sorted(statuses) == [408, 408, 429, 429] and afterwards == 200
 
 
-def test_page_and_handler_take_texts_of_one_length():
+def test_page_and_handler_take_texts_of_one_length_for_one_time():
     assert limits.MOST_CHARACTERS == handler_file.MAX_TEXT_CHARACTERS
+    assert limits.MAX_SECONDS == handler_file.MAX_SECONDS
     assert f"{limits.MOST_CHARACTERS:,} characters" in limits.LIMITS
     assert limits.checked_captions("\n".join(["x" * limits.MOST_CHARACTERS] * 3))[2] == "x" * limits.MOST_CHARACTERS
     with pytest.raises(ValueError, match="1,001 characters"):

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from .limits import (
     UPLOAD_BYTES,
     WAITING,
     RequestLimit,
+    answer_in_time,
+    begin_turn,
     checked_captions,
     checked_text,
     open_picture,
@@ -96,6 +98,14 @@ def panel(model: Model, find: Callable[[Any], Shown]) -> str:
         return f"<section>{_heading(model)}{message(text)}</section>"
     equation = _equation(loaded.model)
     return f"<section>{_heading(model, equation, seconds)}{found}</section>"
+
+
+def panel_in_time(model: Model, find: Callable[[Any], Shown], deadline: float) -> str:
+    """Return `panel`, or that it takes too long."""
+    try:
+        return answer_in_time(deadline, panel, model, find)
+    except ValueError as error:
+        return f"<section>{_heading(model)}{message(str(error))}</section>"
 
 
 def _first_line(error: Exception) -> str:
@@ -174,9 +184,9 @@ def _reading_inputs(reader: Any) -> list[Any]:
     gr.on([picture.upload, picture.clear], lambda: [[""] * 5], outputs=table, api_visibility="private")
     if reader is not None:
 
-        def read(path: str | None) -> list[list[Any]]:
+        def read(request: gr.Request, path: str | None) -> list[list[Any]]:
             try:
-                found = reader(open_picture(path))
+                found = answer_in_time(begin_turn(_scope(request)), lambda: reader(open_picture(path)))
             except ValueError as error:
                 raise gr.Error(str(error), print_exception=False) from error
             pairs = zip(found.tokens, found.boxes.tolist(), strict=True)
@@ -256,13 +266,14 @@ def lay_out(page: Page, models: Sequence[Model], examples: Sequence[Sequence[Any
     """Lay one task's page out, and say what its button does."""
     by_label = {_label(model, models): model for model in models}
 
-    def answer(first: str, second: str, *values: Any) -> str:
+    def answer(request: gr.Request, first: str, second: str, *values: Any) -> str:
         try:
+            deadline = begin_turn(_scope(request))
             find = page.ask(*values)
         except ValueError as error:
             return message(str(error))
         chosen = [by_label[label] for label in dict.fromkeys((first, second)) if label in by_label]
-        return f'<div class="panels">{"".join(panel(model, find) for model in chosen)}</div>'
+        return f'<div class="panels">{"".join(panel_in_time(model, find, deadline) for model in chosen)}</div>'
 
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
@@ -293,6 +304,11 @@ def lay_out(page: Page, models: Sequence[Model], examples: Sequence[Sequence[Any
         concurrency_id="model",
         concurrency_limit=1,
     )
+
+
+def _scope(request: gr.Request) -> Mapping[str, Any]:
+    """What ASGI and `RequestLimit` say of the request with which a visitor joined the queue."""
+    return {} if request.request is None else request.request.scope
 
 
 def _label(model: Model, models: Sequence[Model]) -> str:

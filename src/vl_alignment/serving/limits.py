@@ -1,7 +1,11 @@
 """What one visitor may ask of the page's server, and the message where it is more."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -14,53 +18,93 @@ __all__ = [
     "UPLOAD_BYTES",
     "WAITING",
     "RequestLimit",
+    "answer_in_time",
+    "begin_turn",
     "checked_captions",
     "checked_text",
     "open_picture",
     "printed_words",
 ]
 
+logger = logging.getLogger(__name__)
+
 MOST_PIXELS = 25_000_000
 # Of a text as the handler of an Inference Endpoint takes it.
 MOST_CHARACTERS, MOST_CAPTIONS, MOST_PRINTED_WORDS, MOST_PICTURES = 1_000, 32, 100, 8
 UPLOAD_BYTES, REQUEST_BYTES = 20 * 2**20, 2**20
 WAITING = 16
-# At once, by all visitors: each keeps one or two open while the page waits for an answer.
-OPEN_REQUESTS = 200
+# At once, by all visitors: each keeps one or two open while the page waits for an answer. Apart from these are the
+# signs of life that gradio sends to a page for as long as it is open.
+OPEN_REQUESTS, OPEN_PAGES = 200, 400
 BODY_SECONDS = 60
+MAX_SECONDS = 60  # until its turn, and again until its answer, as in the handler of an Inference Endpoint
+# Without a word but gradio's signs of life: nobody is still waiting for an answer then.
+IDLE_SECONDS = 3 * MAX_SECONDS
+LONGEST_SIGN_OF_LIFE = 100  # bytes
+ARRIVED = "vl_alignment.arrived"  # in a request's scope, when it came (time.monotonic)
 RETRY_SECONDS = 5
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 LIMITS = (
     f"Pictures of at most {MOST_PIXELS // 10**6} megapixels and {UPLOAD_BYTES // 2**20} MB, texts of at most "
-    f"{MOST_CHARACTERS:,} characters each. Requests are answered one by one; at most {WAITING} wait."
+    f"{MOST_CHARACTERS:,} characters each. Requests are answered one by one; at most {WAITING} wait, each for at most "
+    f"{MAX_SECONDS} seconds, and for as long again for its answer."
 )
+_COMPUTING = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
 
 class RequestLimit:
     """Refuses what is too large, too slow or too much at once, each with its status.
 
     413: a body larger than the page ever sends (of files gradio itself counts the bytes). 408: a body that takes too
-    long to arrive. 429 with Retry-After: too many requests are open, or a program's request finds the queue full.
+    long to arrive. 429 with Retry-After: too many requests are open, or a program's request finds the queue full. One
+    that is idle, the stream of a session that waits for nothing or a client that does not read, is ended.
     """
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app
-        self.open_requests = 0
+        self.open: Counter[str] = Counter()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve an ASGI request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if self.open_requests >= OPEN_REQUESTS:
+        kind, most = ("page", OPEN_PAGES) if "/heartbeat/" in scope["path"] else ("request", OPEN_REQUESTS)
+        if self.open[kind] >= most:
             answer = PlainTextResponse("Too many requests are open; try again later.", 429, _retry_headers())
             await answer(scope, receive, send)
             return
-        self.open_requests += 1
+        self.open[kind] += 1
+        scope = {**scope, ARRIVED: time.monotonic()}
         try:
-            await self._serve(scope, receive, _telling_when_to_retry(scope, send))
+            send = _telling_when_to_retry(scope, send)
+            if kind == "page":
+                await self._serve(scope, receive, send)
+            else:
+                await self._serve_until_idle(scope, receive, send)
         finally:
-            self.open_requests -= 1
+            self.open[kind] -= 1
+
+    async def _serve_until_idle(self, scope: Any, receive: Any, send: Any) -> None:
+        begun = False
+
+        async def sent(message: Any) -> None:
+            nonlocal begun
+            await send(message)
+            begun = True
+            if not _is_sign_of_life(message):
+                idle.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
+
+        idle = asyncio.timeout(IDLE_SECONDS)
+        try:
+            async with idle:
+                await self._serve(scope, receive, sent)
+        except Exception as error:  # of streams that are ended gradio raises errors of other kinds as well
+            if not idle.expired():
+                raise
+            logger.info("%s was idle and is ended (%s)", scope["path"], type(error).__name__)
+        if idle.expired() and not begun:
+            await PlainTextResponse("No answer came in time; try again later.", 503)(scope, receive, send)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         limit = REQUEST_BYTES + UPLOAD_BYTES * scope["path"].endswith("/upload")
@@ -85,6 +129,41 @@ class RequestLimit:
             return message
 
         await self.app(scope, counted, send)
+
+
+def begin_turn(scope: Mapping[str, Any]) -> float:
+    """Return until when (time.monotonic) a request whose turn has come must be answered.
+
+    Args:
+        scope: Of the request, ASGI's.
+
+    Raises:
+        ValueError: It waited too long for its turn.
+    """
+    now = time.monotonic()
+    if now - scope.get(ARRIVED, now) > MAX_SECONDS:
+        raise ValueError(f"No turn came within {MAX_SECONDS} seconds. Try again later.")
+    return now + MAX_SECONDS
+
+
+def answer_in_time(deadline: float, compute: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function computes, on the one thread on which all is computed.
+
+    A function that has begun goes on to its end, for which those that come next wait.
+
+    Raises:
+        ValueError: The deadline (time.monotonic) passed before.
+    """
+    task = _COMPUTING.submit(compute, *arguments)
+    if not wait([task], max(0.0, deadline - time.monotonic())).done:
+        task.cancel()
+        raise ValueError(f"No answer came within {MAX_SECONDS} seconds. Try again later, or ask for less.")
+    return task.result()
+
+
+def _is_sign_of_life(message: Mapping[str, Any]) -> bool:
+    body = message.get("body", b"")
+    return len(body) <= LONGEST_SIGN_OF_LIFE and b"heartbeat" in body
 
 
 def _retry_headers() -> dict[str, str]:
