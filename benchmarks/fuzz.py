@@ -16,6 +16,7 @@ import ctypes
 import faulthandler
 import gc
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -328,7 +329,7 @@ def main() -> int:
     begin, every = time.perf_counter(), {}
     shares = sum(reader.share for reader in chosen.values())
     for name, reader in chosen.items():
-        every[name] = totals = fuzz_reader(name, arguments.seed, -(-int(arguments.files * reader.share) // int(shares)))
+        every[name] = totals = fuzz_reader(name, arguments.seed, math.ceil(arguments.files * (reader.share / shares)))
         told = f"{len(totals.cases)} files in {sum(case.seconds for case in totals.cases):.1f} s of processor time"
         say(f"{time.perf_counter() - begin:.0f} s: {name}, {told}, {totals.count('failed')} failures")
         seen = Counter(case.problem for case in totals.cases if case.problem)

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
+import transformers
 from accelerate import Accelerator
 from fuzz_data import write_json, write_picture
 
@@ -22,15 +24,26 @@ from vl_alignment.hub.card_examples import read_examples
 from vl_alignment.hub.card_metadata import check_card_metadata
 from vl_alignment.hub.convert import convert_checkpoint
 from vl_alignment.hub.model_card import read_controls
+from vl_alignment.models.configuration_attngan import AttnGanConfig
+from vl_alignment.models.configuration_damsm import DamsmConfig
+from vl_alignment.models.configuration_m4c import SPECIAL_ANSWERS, M4CConfig
 from vl_alignment.models.configuration_mac import MacConfig
 from vl_alignment.models.configuration_scan import ScanConfig
 from vl_alignment.models.errors import DataError, HubError, ResultsError
+from vl_alignment.models.hashed_word_vectors import HashedWordVectors
+from vl_alignment.models.modeling_attngan import AttnGanForTextToImageGeneration
+from vl_alignment.models.modeling_damsm import DamsmModel
+from vl_alignment.models.modeling_m4c import M4CForQuestionAnswering
 from vl_alignment.models.modeling_mac import MacForQuestionAnswering
 from vl_alignment.models.modeling_scan import ScanForImageTextRetrieval
+from vl_alignment.models.processing_attngan import AttnGanProcessor
+from vl_alignment.models.processing_m4c import M4CProcessor
 from vl_alignment.models.processing_mac import MacProcessor
 from vl_alignment.models.processing_scan import ScanProcessor
+from vl_alignment.training.attribute_classifier import load_attribute_classifier
 from vl_alignment.training.checkpoints import Checkpoints
 from vl_alignment.training.evaluation import load_model
+from vl_alignment.training.region_encoder import load_region_encoder
 from vl_alignment.training.runs import RunDirectory, load_results, rebuild_results
 
 # Published files
@@ -85,15 +98,16 @@ def make_scan_checkpoint(folder: Path) -> dict[str, str]:
     return {"model_best.pth.tar": "zip", "vocab.json": "json"}
 
 
-def _convert(folder: Path, name: str, vocabulary: str, **options: Any) -> object:
+def convert(folder: Path, names: Sequence[str], vocabulary: str, **options: Any) -> object:
+    files = [folder / name for name in names]
     try:
-        return convert_checkpoint([folder / name], folder / "converted", vocabulary=folder / vocabulary, **options)
+        return convert_checkpoint(files, folder / "converted", vocabulary=folder / vocabulary, **options)
     finally:
         shutil.rmtree(folder / "converted", ignore_errors=True)
 
 
 def read_scan_checkpoint(folder: Path) -> object:
-    return _convert(folder, "model_best.pth.tar", "vocab.json")
+    return convert(folder, ["model_best.pth.tar"], "vocab.json")
 
 
 def make_mac_checkpoint(folder: Path) -> dict[str, str]:
@@ -118,7 +132,7 @@ def make_mac_checkpoint(folder: Path) -> dict[str, str]:
 
 
 def read_mac_checkpoint(folder: Path) -> object:
-    return _convert(folder, "checkpoint_01.model", "dic.pkl", alignment_function="dot", fields={"grid_size": 2})
+    return convert(folder, ["checkpoint_01.model"], "dic.pkl", alignment_function="dot", fields={"grid_size": 2})
 
 
 # Models and runs
@@ -142,6 +156,67 @@ def make_mac(folder: Path) -> dict[str, str]:
     MacForQuestionAnswering(config).save_pretrained(folder)
     MacProcessor(None, tokenizer).save_pretrained(folder)
     return {"config.json": "json", "tokenizer.json": "json", "processor_config.json": "json"}
+
+
+def _tokenizer() -> Any:
+    torch.manual_seed(0)
+    return build_word_tokenizer(["is it a dog ?", "it is"], minimum_count=1)
+
+
+def _kinds(folder: Path) -> dict[str, str]:
+    kinds = {"model.safetensors": "safetensors"}
+    return {path.name: kinds.get(path.name, "json") for path in sorted(folder.iterdir()) if path.suffix != ".jinja"}
+
+
+def make_m4c(folder: Path) -> dict[str, str]:
+    tokenizer = _tokenizer()
+    text = transformers.BertConfig(
+        **{"vocab_size": len(tokenizer), "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"intermediate_size": 4, "max_position_embeddings": 32},
+    )
+    config = M4CConfig(
+        **{"text_config": text, "feature_size": 3, "word_vector_size": 3, "hidden_size": 4, "num_hidden_layers": 1},
+        **{"num_attention_heads": 2, "intermediate_size": 4, "pointer_size": 3, "num_decoding_steps": 4},
+        **{"id2label": dict(enumerate([*SPECIAL_ANSWERS, "yes", "no"])), "alignment_function": "general_key"},
+    )
+    M4CForQuestionAnswering(config).save_pretrained(folder)
+    M4CProcessor(None, tokenizer, word_vectors=HashedWordVectors(3)).save_pretrained(folder)
+    return _kinds(folder)
+
+
+def _sizes(tokenizer: Any) -> dict[str, Any]:
+    sizes = {"vocab_size": len(tokenizer), "word_embedding_size": 3, "hidden_size": 4}
+    return {**sizes, "alignment_function": "general_key"}
+
+
+def make_attngan(folder: Path) -> dict[str, str]:
+    tokenizer = _tokenizer()
+    own = {"image_size": 16, "num_stages": 2, "noise_size": 2, "conditioning_size": 2, "generator_size": 2}
+    config = AttnGanConfig(**_sizes(tokenizer), **own, num_residual_blocks=1, discriminator_size=2)
+    AttnGanForTextToImageGeneration(config).save_pretrained(folder)
+    AttnGanProcessor(None, tokenizer).save_pretrained(folder)
+    return _kinds(folder)
+
+
+def make_damsm(folder: Path) -> dict[str, str]:
+    tokenizer = _tokenizer()
+    backbone = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
+    DamsmModel(DamsmConfig(**_sizes(tokenizer), vision_config=backbone)).save_pretrained(folder)
+    AttnGanProcessor(None, tokenizer).save_pretrained(folder)
+    return _kinds(folder)
+
+
+def make_kept(folder: Path) -> dict[str, str]:
+    beside = {"metrics": {"accuracy": 50.0}, "seconds": 1.0, "steps": 2, "data_hash": "0123", "settings": {"epochs": 1}}
+    both = {"schema_version": 1, "image_size": 8, **beside, "versions": {"torch": "2"}}
+    own = {"regions": 4, "feature_size": 3, "label": "any", "vision_config": {"hidden_sizes": [3]}}
+    write_json(folder / "region_encoder.json", {**both, **own})
+    write_json(folder / "attribute_classifier.json", {**both, "widths": [2]})
+    return dict.fromkeys(("region_encoder.json", "attribute_classifier.json"), "json")
+
+
+def read_kept(folder: Path) -> object:
+    return load_region_encoder(folder), load_attribute_classifier(folder)
 
 
 def read_model(folder: Path) -> object:

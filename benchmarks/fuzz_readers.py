@@ -26,6 +26,7 @@ from fuzz_data import (
     make_precomputed,
     make_regions,
     make_stvqa,
+    make_text_part,
     make_text_store,
     make_textvqa,
     make_vectors,
@@ -40,14 +41,19 @@ from fuzz_data import (
     read_precomputed,
     read_regions,
     read_segments,
+    read_text_part,
     read_text_store,
     read_vectors,
     write_json,
     write_picture,
 )
 from fuzz_models import (
+    make_attngan,
     make_card,
     make_checkpoint,
+    make_damsm,
+    make_kept,
+    make_m4c,
     make_mac,
     make_mac_checkpoint,
     make_model,
@@ -60,6 +66,7 @@ from fuzz_models import (
     published_state,
     read_card,
     read_checkpoint,
+    read_kept,
     read_mac_checkpoint,
     read_model,
     read_predictions,
@@ -67,6 +74,19 @@ from fuzz_models import (
     read_scan_checkpoint,
 )
 from fuzz_mutations import SECRET
+from fuzz_published import (
+    make_attngan_checkpoint,
+    make_damsm_checkpoint,
+    make_efficientnet,
+    make_inception,
+    make_m4c_checkpoint,
+    read_attngan_checkpoint,
+    read_damsm_checkpoint,
+    read_efficientnet,
+    read_inception,
+    read_m4c_checkpoint,
+)
+from fuzz_search import make_index, make_scores, read_index, read_scores
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -126,6 +146,7 @@ READERS: Mapping[str, Reader] = {
     "ST-VQA JSON": Reader(make_stvqa, lambda folder: questions(load_stvqa(folder)), 0.3),
     "text in pictures, given": Reader(make_given_text, lambda folder: read_given_text(folder / "text.json"), 5),
     "text in pictures, store": Reader(make_text_store, read_text_store, 2),
+    "text in pictures, unfinished": Reader(make_text_part, read_text_part, 0.5),
     "answer vocabulary": Reader(make_answers, lambda folder: read_answer_vocabulary(folder / "answers.txt"), 5),
     "region store": Reader(make_regions, read_regions, 3),
     "region extraction": Reader(make_extraction, read_extraction, 0.25),
@@ -142,8 +163,19 @@ READERS: Mapping[str, Reader] = {
     "torch files": Reader(make_torch, lambda folder: [load_tensors(folder / n) for n in ("model.pth", "old.pth")], 1),
     "SCAN checkpoint": Reader(make_scan_checkpoint, read_scan_checkpoint, 0.25),
     "MAC checkpoint": Reader(make_mac_checkpoint, read_mac_checkpoint, 0.25),
+    "M4C checkpoint": Reader(make_m4c_checkpoint, read_m4c_checkpoint, 0.25),
+    "AttnGAN checkpoint": Reader(make_attngan_checkpoint, read_attngan_checkpoint, 0.25),
+    "DAMSM checkpoint": Reader(make_damsm_checkpoint, read_damsm_checkpoint, 0.1),
+    "Inception weights": Reader(make_inception, read_inception, 0.1),
+    "EfficientNet weights": Reader(make_efficientnet, read_efficientnet, 0.2),
     "SCAN model folder": Reader(make_model, read_model, 0.25),
     "MAC model folder": Reader(make_mac, read_model, 0.25),
+    "M4C model folder": Reader(make_m4c, read_model, 0.2),
+    "AttnGAN model folder": Reader(make_attngan, read_model, 0.2),
+    "DAMSM model folder": Reader(make_damsm, read_model, 0.2),
+    "kept networks": Reader(make_kept, read_kept, 2),
+    "index": Reader(make_index, read_index, 0.5),
+    "shards of scores": Reader(make_scores, read_scores, 2),
     "configuration": Reader(make_mac, model_task, 1.5),
     "results": Reader(make_results, read_results, 0.7),
     "predictions": Reader(make_predictions, read_predictions, 2),

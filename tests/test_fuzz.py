@@ -10,6 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches folders and memory as Linux does")
 pytest.importorskip("h5py")
+pytest.importorskip("faiss")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,12 @@ def test_every_reader_ends_in_success_or_in_an_error_that_names_the_file(fuzz, t
                 failed.append(f"{name}: {case}")
     assert not failed
     assert files > 300 and refused > files / 2
+
+
+def test_one_reader_alone_is_given_all_files(fuzz, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", "--files", "3", "--reader", "CUB"])  # whose share is below one
+    assert fuzz.main() == 0
+    assert "of 3 files" in capsys.readouterr().out
 
 
 @pytest.mark.slow

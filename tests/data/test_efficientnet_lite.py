@@ -62,6 +62,20 @@ def test_other_weights_are_refused(tmp_path):
         load_efficientnet_lite0(tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize("state", [[1], {("a",): torch.ones(1)}], ids=["list", "name"])
+def test_what_is_no_state_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights.pth: the file holds no tensors by name"):
+        efficientnet_lite.load_efficientnet_lite0(tmp_path / "weights.pth")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "EfficientNetLite0", lambda: torch.nn.Linear(2, 1))
+    torch.save({"weight": torch.tensor([[1.0, float("nan")]]), "bias": torch.ones(1)}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights.pth: tensor weight holds numbers that are not finite"):
+        efficientnet_lite.load_efficientnet_lite0(tmp_path / "weights.pth")
+
+
 def test_unknown_layer_lists_the_known_ones():
     with pytest.raises(ConfigurationError, match=r"unknown layer 'pool'.*\['blocks', 'head'\]"):
         EfficientNetLite0Extractor(layer="pool")

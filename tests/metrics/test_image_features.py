@@ -88,6 +88,23 @@ def test_hash_is_that_of_names_and_values():
     assert tensors_sha256(network) == tensors_sha256(same)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"fc.weight": torch.ones(())}, "fc.weight is said to be"),
+        ({"fc.weight": torch.ones(1).expand(10**9, 2048)}, "fc.weight is said to be"),
+        ({"fc.weight": torch.ones(0, 2048)}, "fc.weight is said to be"),
+        ({("fc", "weight"): torch.ones(2)}, "more than tensors by name"),
+        ({"fc.weight": torch.eye(3).to_sparse()}, "more than tensors by name"),
+        ({"a": torch.empty(3, device="meta")}, "more than tensors by name"),
+    ],
+)
+def test_hostile_weights_are_named(tmp_path, tensors, message):
+    torch.save(tensors, tmp_path / "hostile.pth")
+    with pytest.raises(CheckpointError, match=rf"hostile\.pth: .*{message}"):
+        load_feature_network(tmp_path / "hostile.pth", variant="torchvision")
+
+
 def test_unusable_weights_are_named(tmp_path, weights):
     with pytest.raises(ConfigurationError, match="'keras'"):
         load_feature_network(weights, variant="keras")

@@ -178,6 +178,30 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def nested(path):
+    """Brackets that Python's parsers of JSON and of a .npy header cannot follow."""
+    path.write_text("[" * 50_000 + "]" * 50_000)
+
+
+def header(text):
+    """Writes a .npy file with this header."""
+
+    def change(path):
+        path.write_bytes(b"\x93NUMPY\x02\x00" + len(text).to_bytes(4, "little") + text.encode())
+
+    return change
+
+
+def manifest(**changes):
+    """Changes what index.json says of the pictures."""
+
+    def change(path):
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({**found, "pictures": {**found["pictures"], **changes}}))
+
+    return change
+
+
 def test_another_model_is_refused(index):
     with pytest.raises(CheckpointError, match="another model"):
         ScanIndex.create(index.folder, *tiny_scan("general_key"))
@@ -199,6 +223,19 @@ def test_another_model_is_refused(index):
         ("index.json", lambda path: path.write_text("{}")),
         ("index.json", lambda path: path.write_text(path.read_text().replace('"width": 8', '"width": "8"'))),
         ("index.json", lambda path: path.write_text(path.read_text().replace("[[4, ", '[["4", '))),
+        ("index.json", nested),
+        ("index.json", manifest(lists=5)),
+        ("index.json", manifest(lists={"items": 10, "file": 3, "check": []})),
+        ("index.json", manifest(lists={"items": 10, "file": "../secret", "check": []})),
+        ("index.json", lambda path: path.write_text(path.read_text().replace('"extractor": null', '"extractor": []'))),
+        ("pictures-00000-vectors.npy", header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,")),
+        (
+            "pictures-00000-vectors.npy",
+            header("{'descr': '<f4', 'fortran_order': False, 'shape': (9" + "9" * 40 + ",)}"),
+        ),
+        ("pictures-00000-pooled.npy", header("{'descr': '<f4', 'fortran_order': False, 'shape': None}")),
+        ("pictures-00000-counts.npy", header("(" * 9_000)),
+        ("pictures-00000-counts.npy", lambda path: np.savez(path.open("wb"), a=np.ones(4, dtype=np.int32))),
     ],
 )
 def test_damage_is_one_clear_error(index, name, change):
@@ -208,9 +245,19 @@ def test_damage_is_one_clear_error(index, name, change):
 
 
 def test_damaged_records_are_named_when_they_are_needed(index):
-    (index.folder / "pictures-00000.json").write_text('{"records": [{}]}')
-    with pytest.raises(DataError, match=r"pictures-00000.json: .*damaged"):
-        ScanIndex.open(index.folder).search("two dogs")
+    path = index.folder / "pictures-00000.json"
+    for change in (lambda path: path.write_text('{"records": [{}]}'), nested):
+        change(path)
+        with pytest.raises(DataError, match=r"pictures-00000.json: .*damaged"):
+            ScanIndex.open(index.folder).search("two dogs")
+
+
+def test_lists_that_cannot_be_read_are_named(index):
+    name = "pictures-lists-000000010.faiss"
+    (index.folder / name).mkdir()
+    manifest(lists={"items": 10, "file": name, "check": []})(index.folder / "index.json")
+    with pytest.raises(DataError, match=rf"{name}: .*not readable"):
+        ScanIndex.open(index.folder)
 
 
 def test_newer_index_is_refused(index):
@@ -274,7 +321,10 @@ def test_killed_building_goes_on(tmp_path, photos):
     index = ScanIndex.create(tmp_path / "killed", *tiny_scan())
     there = len(index)
     assert 2 <= there < 10
+    leftover = index.folder / ".pictures-00004-vectors.npy-abc.writing"  # where the signal seldom hits
+    leftover.write_bytes(b"half")
     assert index.add_pictures(PictureFiles(photos), progress=False) == 10 - there
     whole = ScanIndex.create(tmp_path / "whole", *tiny_scan())
     whole.add_pictures(PictureFiles(photos), progress=False)
     assert same(ScanIndex.open(index.folder).search("two dogs"), whole.search("two dogs"))
+    assert not list(index.folder.glob(".*.writing"))

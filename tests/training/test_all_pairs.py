@@ -137,4 +137,6 @@ def test_killed_evaluation_goes_on(tmp_path, small_shards):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert 3 <= len(list(tmp_path.glob("scores-*.npy"))) < 9
+    (tmp_path / ".scores-00000000-00000000.npy-abc.writing").write_bytes(b"half")  # where the signal seldom hits
     assert scored(tmp_path) == scored(None)
+    assert not list(tmp_path.glob(".*.writing"))

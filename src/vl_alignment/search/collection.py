@@ -10,7 +10,6 @@ What belongs to the collection is said by whoever holds its list of shards: a sh
 is overwritten by the next one of its number.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.array_files import open_array
+from ..data.json_text import parse_json
 from ..data.region_store import write_array, write_json
 from ..models.errors import DataError
 
@@ -111,7 +112,7 @@ class Collection:
         if records is None:
             path, items = self._path(shard), self.shards[shard][0]
             try:
-                records = json.loads(path.read_text(encoding="utf-8"))["records"]
+                records = parse_json(path.read_text(encoding="utf-8"))["records"]
                 if len(records) != items or not all(isinstance(record["id"], str) for record in records):
                     raise ValueError(f"not the records of {items} items")
             except FileNotFoundError:
@@ -148,10 +149,10 @@ def pooled(vectors: Tensor) -> Tensor:
 
 def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_array(path)
     except FileNotFoundError:
         raise DataError(f"this file of the index is missing; {REMEDY}", path=path) from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"this file of the index is truncated or damaged ({error}); {REMEDY}", path=path) from error
     if array.shape != shape or array.dtype != dtype:
         raise DataError(f"it holds {array.shape} {array.dtype}, not {shape} {dtype}; {REMEDY}", path=path)

@@ -11,7 +11,6 @@ query -> words or regions [L, d] --+-> mean vector -> FAISS -> shortlist of item
 """
 
 import functools
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..analysis.prediction import unknown_words
+from ..data.atomic_files import remove_leftovers
+from ..data.inner_paths import inner_path
+from ..data.json_text import parse_json
 from ..data.region_store import write_json
 from ..models.errors import CheckpointError, ConfigurationError, DataError
 from ..training.evaluation import load_model
@@ -306,6 +308,7 @@ class ScanIndex:
     def _writing(self) -> Iterator[None]:
         """Hold the index for this program; what another one wrote in between is not overwritten."""
         with one_program_at_a_time(self.folder / INDEX_NAME):
+            remove_leftovers(self.folder)
             if _read_manifest(self.folder) != self._manifest:
                 raise DataError("another program has added to the index; open it again", path=self.folder)
             yield
@@ -327,7 +330,7 @@ class ScanIndex:
         lists = self._manifest[kind]["lists"]
         if lists is None:
             return None
-        path = self.folder / lists["file"]
+        path = Path(inner_path(self.folder, lists["file"]))
         if path.exists() and _check(path) != lists["check"]:
             raise DataError(f"this file of the index is damaged; {REMEDY}", path=path)
         return open_lists(path, self._manifest["width"], lists["items"])
@@ -347,7 +350,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     """Read and check index.json."""
     path = folder / INDEX_NAME
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError("there is no index here; make one with `vl-alignment index`", path=folder) from None
     except (OSError, ValueError) as error:
@@ -376,24 +379,45 @@ def _check_fields(manifest: dict[str, Any], path: Path) -> None:
     for kind in KINDS:
         if kind in wrong:
             continue
-        shards, lists = manifest[kind].get("shards"), manifest[kind].get("lists", 0)
-        whole = isinstance(shards, list) and all(
-            isinstance(shard, list) and len(shard) == 2 and all(isinstance(number, int) for number in shard)
-            for shard in shards
-        )
-        if not whole or not (lists is None or {"items", "file", "check"} <= set(lists or ())):
+        if not (_are_shards(manifest[kind].get("shards")) and _are_lists(manifest[kind].get("lists", 0), path.parent)):
             wrong.append(kind)
-    if wrong or "extractor" not in manifest or manifest["dtype"] not in ("float16", "float32"):
-        raise DataError(f"damaged ({', '.join(wrong) or 'extractor or dtype'}); {REMEDY}", path=path)
+    if not isinstance(manifest.get("extractor", 0), str | None):
+        wrong.append("extractor")
+    if not wrong and manifest["dtype"] not in ("float16", "float32"):
+        wrong.append("dtype")
+    if wrong:
+        raise DataError(f"damaged ({', '.join(wrong)}); {REMEDY}", path=path)
+
+
+def _are_shards(value: Any) -> bool:
+    """Whether it is a list of shards' items and vectors."""
+    pairs = isinstance(value, list) and all(isinstance(shard, list) and len(shard) == 2 for shard in value)
+    return pairs and all(type(number) is int and number > 0 for shard in value for number in shard)
+
+
+def _are_lists(value: Any, folder: Path) -> bool:
+    """Whether it is the record of inverted lists that lie in the folder, or None, that of none."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or type(value.get("items")) is not int or "check" not in value:
+        return False
+    try:
+        inner_path(folder, value["file"])
+    except (KeyError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _check(path: Path) -> list[int]:
     """Size, and a checksum of beginning and end, which is what can be read of gigabytes at every start."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = zlib.crc32(file.read(CHECKED_BYTES))
-        file.seek(max(0, size - CHECKED_BYTES))
-        return [size, head, zlib.crc32(file.read())]
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = zlib.crc32(file.read(CHECKED_BYTES))
+            file.seek(max(0, size - CHECKED_BYTES))
+            return [size, head, zlib.crc32(file.read())]
+    except OSError as error:
+        raise DataError(f"this file of the index is not readable ({error}); {REMEDY}", path=path) from error
 
 
 def _make_folder(folder: Path) -> None:

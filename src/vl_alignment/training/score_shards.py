@@ -7,15 +7,18 @@
 Every file is written to a temporary name, flushed and renamed: what is there is whole.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import distributed
 
+from vl_alignment.data.array_files import open_array
+from vl_alignment.data.atomic_files import remove_leftovers
 from vl_alignment.data.features import check_writable
+from vl_alignment.data.json_text import parse_json
 from vl_alignment.data.region_store import write_array, write_json
 from vl_alignment.models.errors import ResultsError
 
@@ -27,6 +30,8 @@ IDENTITY_NAME = "shards.json"
 
 class ScoreShards:
     """The folder of one evaluation's scores.
+
+    The main process opens it before the others write there, and removes what a killed evaluation left half written.
 
     Args:
         folder: Made if it is missing.
@@ -40,12 +45,14 @@ class ScoreShards:
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         check_writable(self.folder)
+        if _is_main_process():
+            remove_leftovers(self.folder)
         path = self.folder / IDENTITY_NAME
         wanted = {"schema_version": SCHEMA_VERSION, **identity}
         if not path.exists():
             write_json(path, wanted)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ResultsError(f"not readable ({error}); remove the folder", path=path) from error
         if not isinstance(found, dict):
@@ -82,10 +89,14 @@ class ScoreShards:
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Return a shard; None, with a warning, where somebody damaged it."""
     try:
-        scores = np.load(path, allow_pickle=False)
+        scores = open_array(path)
         if scores.shape != shape or scores.dtype != np.float32:
             raise ValueError(f"{scores.shape} {scores.dtype} in place of {shape} float32")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         warnings.warn(f"{path} is damaged ({error}); these scores are computed again.", stacklevel=3)
         return None
-    return scores
+    return np.array(scores)
+
+
+def _is_main_process() -> bool:
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
