@@ -124,7 +124,7 @@ def test_damaged_controls_are_named_and_a_damaged_curve_is_left_out(tmp_path):
             read_controls(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["table.md", "published.md", "results.csv", "section.html"])
+@pytest.mark.parametrize("name", ["table.md", "paper.md", "results.csv", "section.html"])
 def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
     write_results(tmp_path, make_result("dot", 0))
     (tmp_path / name / "in the way").mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_report_holds_the_pictures_of_every_function(compared):
     assert "region encoder" in page or "convolutional encoder" in page
     endings = ("md", "tex", "csv", "html")
     tables = [f"{name}.{ending}" for name in ("table", "paper") for ending in endings]
-    for name in (*tables, "paper-coco.csv", "published.md", "results.csv"):
+    for name in (*tables, "paper-coco.csv", "results.csv"):
         assert (output / name).read_text().strip()
 
 

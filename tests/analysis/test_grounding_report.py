@@ -117,6 +117,20 @@ def test_table_has_functions_and_controls():
     assert section.rows == (("Attention on the truth, %: Mass inside", "3", "-", "-", "-"),)
 
 
+def test_what_goes_with_performance_is_a_finding():
+    def section(masses):
+        found = [make_grounding("dot", seed, mass, 300 + seed) for seed, mass in enumerate(masses)]
+        return grounding_sections(found)[0]
+
+    risen, unrelated = section(np.linspace(0.2, 0.6, 12)), section([0.3, 0.5, 0.1, 0.6, 0.2, 0.4, 0.35, 0.25])
+    assert [finding.kind for finding in risen.findings] == ["supported", "supported"]
+    assert risen.findings[0].text.startswith("Over 12 models Rsum goes with where they look")
+    assert "Mass inside 1.00 [1.00, 1.00]" in risen.findings[0].text
+    assert {finding.kind for finding in unrelated.findings} == {"open"}
+    assert "Among models of one function no measure" in unrelated.findings[1].text
+    assert section([0.1, 0.2]).findings == ()
+
+
 def test_what_was_measured_otherwise_has_a_table_of_its_own():
     other = make_grounding("dot", 0, 0.5, 300) | {"split": "validation"}
     text = grounding_markdown([make_grounding("dot", 0, 0.5, 300), other])
@@ -128,6 +142,10 @@ def test_the_report_shows_it_where_it_was_measured():
     measured = [make_grounding(result["alignment_function"], result["seed"], 0.5, 300) for result in results]
     page = render_sections(report_content(results, grounding=measured))
     assert "Interpretability, measured" in page and "Another picture" in page
+    more = [(name, seed) for name in ("dot", "general_key") for seed in range(5)]
+    measured = [make_grounding(name, seed, 0.1 * seed, 300 + seed) for name, seed in more]
+    content = report_content([make_result(name, seed) for name, seed in more], grounding=measured)
+    assert any("goes with where they look" in finding.text for finding in content["findings"])
     assert "Interpretability, measured" not in render_sections(report_content(results))
 
 

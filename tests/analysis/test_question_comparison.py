@@ -68,7 +68,7 @@ def test_report_shows_the_steps_of_every_function(compared):
     page = (output / "report.html").read_text()
     assert page.count("data:image/webp;base64") >= 4
     assert "perfect reader" in page and "perfect reader" in (output / "table.md").read_text()
-    assert (output / "published.md").read_text().strip() and (output / "results.csv").read_text().strip()
+    assert (output / "paper.md").read_text().strip() and (output / "results.csv").read_text().strip()
 
 
 def test_functions_are_compared_over_the_test_questions(compared):

@@ -71,6 +71,7 @@ def test_functions_are_those_of_the_paper_s_table_by_default(tmp_path):
         ("parts: [{preset: blocks, seeds: [0], noun_tagger: german}]", "unknown noun tagger 'german'"),
         ("parts: [{preset: blocks, seeds: [0], settings: {epoch: 3}}]", "epoch"),
         ("parts: [{preset: blocks, seeds: [0], seed: 3}]", "unknown ..seed"),
+        ("parts: [{preset: blocks, seeds: [0], options: {fold: 1}}]", "options: unknown ..fold.*known are.*'folds'"),
         ("parts: [{preset: blocks, seeds: [0], controls: 3}]", "controls=3 must be of type bool"),
         ("parts: [{preset: blocks, seeds: [0], name: ../up}]", "names a folder"),
         ("part: [{preset: blocks, seeds: [0]}]", "`parts`"),

@@ -9,12 +9,9 @@ from vl_alignment.analysis.tables import (
     breakdown_table,
     published_comparison,
     published_table,
-    question_answering_table,
     released_table,
     results_table,
-    retrieval_table,
     runs_csv,
-    text_question_answering_table,
 )
 from vl_alignment.analysis.tasks import TASKS
 from vl_alignment.models.errors import ConfigurationError, ResultsError
@@ -29,7 +26,7 @@ CONTROLS = [
 
 
 def test_layout_of_table_2(results):
-    table = retrieval_table(results)
+    table = results_table(results)
     assert [column.full_title for column in table.columns] == [
         "Sentence retrieval: R@1",
         "Sentence retrieval: R@5",
@@ -45,7 +42,7 @@ def test_layout_of_table_2(results):
 
 
 def test_markdown_by_hand(results):
-    lines = retrieval_table(results, CONTROLS).to_markdown().splitlines()
+    lines = results_table(results, CONTROLS).to_markdown().splitlines()
     # dot: 300, 302, 304 -> 302 ± 4.30 * 2 / sqrt(3); R@1 of sentence retrieval is 12 % of it.
     assert lines[2].startswith("| Dot product | 36.2 ± 0.6 |")
     assert lines[2].endswith("| 302.0 ± 5.0 |")
@@ -59,15 +56,15 @@ def test_markdown_by_hand(results):
 
 
 def test_one_seed_shows_no_interval():
-    assert "| 300.0 ± - |" in retrieval_table([make_result("dot", 0)]).to_markdown()
+    assert "| 300.0 ± - |" in results_table([make_result("dot", 0)]).to_markdown()
 
 
 def test_a_single_row_is_not_best(results):
-    assert "**" not in retrieval_table(results[:3]).to_markdown()
+    assert "**" not in results_table(results[:3]).to_markdown()
 
 
 def test_plain_text_is_aligned_and_cut_between_groups(results):
-    table = retrieval_table(results, CONTROLS)
+    table = results_table(results, CONTROLS)
     lines = table.to_text().splitlines()
     assert len({len(line) for line in lines[1:]}) == 1
     assert lines[0].index("Image retrieval") > lines[0].index("Sentence retrieval")
@@ -79,7 +76,7 @@ def test_plain_text_is_aligned_and_cut_between_groups(results):
 
 
 def test_csv_keeps_every_digit(results):
-    rows = list(csv.DictReader(io.StringIO(retrieval_table(results, CONTROLS).to_csv())))
+    rows = list(csv.DictReader(io.StringIO(results_table(results, CONTROLS).to_csv())))
     assert rows[1]["name"] == "General*"
     assert float(rows[1]["rsum"]) == 312.0
     assert float(rows[1]["rsum_half_interval"]) == pytest.approx(4.3027 * 7**0.5 / 3**0.5, abs=1e-3)
@@ -116,12 +113,12 @@ def test_published_values_stand_beside(results):
 @pytest.mark.parametrize("control", [{"metrics": {}}, {"name": "Chance"}])
 def test_a_control_needs_a_name_and_metrics(results, control):
     with pytest.raises(ResultsError, match="a control needs a name and metrics"):
-        retrieval_table(results, [control])
+        results_table(results, [control])
 
 
 def test_no_results_is_an_error():
     with pytest.raises(ResultsError, match="no finished runs"):
-        retrieval_table([])
+        results_table([])
 
 
 ANSWER_CONTROLS = [
@@ -131,7 +128,7 @@ ANSWER_CONTROLS = [
 
 
 def test_layout_of_tables_3a_and_5(answer_results):
-    table = question_answering_table(answer_results, ANSWER_CONTROLS)
+    table = results_table(answer_results, ANSWER_CONTROLS)
     assert [column.full_title for column in table.columns] == [
         "Accuracy",
         "By question type: Exist",
@@ -149,8 +146,8 @@ def test_layout_of_tables_3a_and_5(answer_results):
 
 
 def test_the_task_of_the_runs_chooses_the_table(results, answer_results):
-    assert results_table(results) == retrieval_table(results)
-    assert results_table(answer_results) == question_answering_table(answer_results)
+    assert "Rsum" in results_table(results).to_markdown()
+    assert "Accuracy" in results_table(answer_results).to_markdown()
     with pytest.raises(ResultsError, match="no analysis of the task 'dancing', only of retrieval, question-answering"):
         results_table([make_result("dot", 0, task="dancing")])
     with pytest.raises(ResultsError, match="several tasks"):
@@ -178,7 +175,6 @@ READING_CONTROLS = [
 
 def test_layout_of_table_3b(read_answer_results):
     table = results_table(read_answer_results, READING_CONTROLS)
-    assert table == text_question_answering_table(read_answer_results, READING_CONTROLS)
     # No question of one hop was measured.
     assert [column.full_title for column in table.columns] == [
         "Accuracy",

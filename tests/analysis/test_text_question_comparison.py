@@ -92,7 +92,7 @@ def test_the_tables_have_the_columns_that_were_measured(compared):
     assert "Accuracy" in table and "ANLS" in table and "Unseen words" in table and "By hops" in table
     families = (output / "table.md").read_text().strip().split("\n\n")[-1]
     assert "By question family: Read object" in families and "Up to one hop" not in families
-    assert "TextVQA, published: ANLS" in (output / "published.md").read_text()
+    assert "ANLS: TextVQA, published" in (output / "paper.md").read_text()
 
 
 def test_report_shows_what_the_words_of_answers_look_at(compared):

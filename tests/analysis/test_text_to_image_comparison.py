@@ -59,8 +59,8 @@ def test_the_shuffled_run_knows_captions_of_others_alone(compared):
 def test_tables_have_what_was_measured(compared):
     _, output, _, table = compared
     assert "Attribute accuracy" in table and "Feature distance" in table and "FID" not in table
-    published = (output / "published.md").read_text()
-    assert "CUB, published: FID" in published and "COCO, published: IS" in published
+    paper = (output / "paper.md").read_text()
+    assert "FID: CUB, published" in paper and "IS: COCO, published" in paper
 
 
 def test_every_function_draws_the_same_captions(compared):

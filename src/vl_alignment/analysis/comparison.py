@@ -21,6 +21,7 @@ from .failures import clear_failure, failure_findings, read_failure, record_fail
 from .folder_lock import only_program
 from .function_classes import FunctionClass, function_classes
 from .grounding_report import load_groundings
+from .layout import Table
 from .outcomes import ItemOutcomes
 from .ranking import rank_blocks, rank_functions, rank_table
 from .report import Picture, render_sections, report_content, write_page
@@ -31,7 +32,6 @@ from .table_files import write_table_files
 from .tables import (
     breakdown_table,
     paper_tables,
-    published_comparison,
     published_functions,
     released_table,
     results_table,
@@ -179,7 +179,7 @@ def write_comparison(
     section: str | None = None,
     noun_tagger: str | None = None,
 ) -> str:
-    """Write tables, `published.md`, `differences.md`, `results.csv` and `report.html` from a folder's results.
+    """Write tables, `differences.md`, `results.csv` and `report.html` from a folder's results.
 
     `table` is the layout of the paper's with the controls, `paper` the published value beside each measured one; both
     are `.md`, `.tex`, `.csv` and `.html`.
@@ -211,14 +211,8 @@ def write_comparison(
     if not results:
         raise ResultsError("there are no finished runs; run the comparison first", path=output)
     controls = read_controls(output)
-    table = results_table(results, controls)
-    breakdown = breakdown_table(results, controls)
     title = f"Alignment functions on {results[0]['dataset']['name']}"
-    parts = {"results": table} if breakdown is None else {"results": table, "breakdown": breakdown}
-    write_table_files(output, "table", title, parts)
-    write_table_files(output, "paper", f"{title}, beside the paper", paper_tables(results))
-    write_file(output / "published.md", published_comparison(results).to_markdown() + "\n")
-    write_file(output / "results.csv", runs_csv(results))
+    table = _write_tables(output, title, results, controls)
     outcomes = load_outcomes(output, results)
     classes = run_classes(output, results)
     _write_differences(output, title, results, outcomes, classes)
@@ -243,11 +237,28 @@ def write_comparison(
     content["findings"] += failure_findings(output, results)
     write_page(output, title, content["subtitle"], render_sections(content))
     if section is not None:
-        write_file(output / "section.html", render_sections(content, prefix=f"{section}-", level=3))
-        name = f"{task_of(results).title} on {results[0]['dataset']['name']}"
-        described = {"title": name, "subtitle": content["subtitle"]}
-        write_json(output / "section.json", {**described, "findings": [asdict(found) for found in content["findings"]]})
+        _write_section(output, section, results, content)
     return table.to_text()
+
+
+def _write_tables(
+    output: Path, title: str, results: Sequence[dict[str, Any]], controls: Sequence[dict[str, Any]]
+) -> Table:
+    """Write the tables in the paper's layout and the raw numbers; return the first."""
+    table, breakdown = results_table(results, controls), breakdown_table(results, controls)
+    parts = {"results": table} if breakdown is None else {"results": table, "breakdown": breakdown}
+    write_table_files(output, "table", title, parts)
+    write_table_files(output, "paper", f"{title}, beside the paper", paper_tables(results))
+    write_file(output / "results.csv", runs_csv(results))
+    return table
+
+
+def _write_section(output: Path, section: str, results: Sequence[dict[str, Any]], content: Mapping[str, Any]) -> None:
+    """Write what `run_study` joins to a page."""
+    write_file(output / "section.html", render_sections(content, prefix=f"{section}-", level=3))
+    name = f"{task_of(results).title} on {results[0]['dataset']['name']}"
+    described = {"title": name, "subtitle": content["subtitle"]}
+    write_json(output / "section.json", {**described, "findings": [asdict(found) for found in content["findings"]]})
 
 
 def run_classes(output: Path, results: Sequence[dict[str, Any]]) -> list[FunctionClass]:

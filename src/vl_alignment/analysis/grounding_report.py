@@ -7,7 +7,7 @@ functions, with the runs ranked among those of their own function, it is what re
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from scipy.stats import rankdata
 from ..data.json_text import parse_json
 from ..metrics.grounding import rank_correlation
 from ..models.errors import ResultsError
+from .differences import holm
+from .findings import Finding
 from .grounding_scores import RESAMPLES
 from .layout import Cell, Column, Row, Table, display_name, ordered
 from .statistics import Estimate, estimate, row_key
@@ -135,12 +137,14 @@ class GroundingSection:
         header: Of the rows.
         rows: The correlations, in words.
         notes: What a reader has to know.
+        findings: What the correlations show.
     """
 
     table: Table
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 def read_grounding(path: Path) -> dict[str, Any]:
@@ -325,7 +329,7 @@ def _section(groundings: Sequence[Grounding]) -> GroundingSection:
     header = ("Measure", "Runs", over_runs, "Between functions", "Within functions")
     lines = tuple(
         (
-            f"{_SHOWN[item.metric].group}: {_SHOWN[item.metric].title}".removeprefix(": "),
+            _full_title(item.metric),
             str(item.runs),
             item.overall.text() if item.overall else "-",
             item.between.text() if item.between else "-",
@@ -333,7 +337,34 @@ def _section(groundings: Sequence[Grounding]) -> GroundingSection:
         )
         for item in correlations
     )
-    return GroundingSection(table, header, lines, _notes(groundings, settings))
+    found = tuple(_findings(correlations, task.metric_name))
+    return GroundingSection(table, header, lines, _notes(groundings, settings), found)
+
+
+def _findings(correlations: Sequence[Correlation], metric_name: str) -> Iterator[Finding]:
+    """Say which measures go with how well models do, over all of them and among those of one function."""
+    for where, side in (("Over {runs} models", "overall"), ("Among models of one function", "within")):
+        known = [(item.metric, found) for item in correlations if (found := getattr(item, side)) is not None]
+        if not known:
+            continue
+        adjusted = holm([found.p_value for _, found in known])
+        shown = [
+            f"{_full_title(metric)} {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            for (metric, found), p_value in zip(known, adjusted, strict=True)
+            if p_value < 0.05
+        ]
+        where = where.format(runs=known[0][1].runs)
+        measures = f"corrected for {len(known)} measures"
+        if shown:
+            text = f"{where} {metric_name} goes with where they look: Spearman's correlation is not chance for "
+            yield Finding("supported", f"{text}{'; '.join(shown)} (95 % intervals one by one, p {measures}).")
+        else:
+            text = f"{where} no measure of where they look has been shown to go with {metric_name} (p {measures})."
+            yield Finding("open", text)
+
+
+def _full_title(metric: str) -> str:
+    return f"{_SHOWN[metric].group}: {_SHOWN[metric].title}".removeprefix(": ")
 
 
 def _notes(groundings: Sequence[Grounding], settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -123,10 +123,12 @@ def report_content(
     ranking = rank_functions(rank_blocks(results))
     rows = [row.key for row in table.rows if not row.control]
     switch = ordered({name for _, drawn in pictures for name in drawn})
+    looks = grounding_sections(grounding)
+    found = findings(results, controls, reference=reference, comparisons=comparisons, classes=classes)
     return {
         "task": task,
         "subtitle": _subtitle(results),
-        "findings": findings(results, controls, reference=reference, comparisons=comparisons, classes=classes),
+        "findings": [*found, *(finding for section in looks for finding in section.findings)],
         "reference": display_name(reference or default_reference(results)),
         "table": table,
         "breakdown": breakdown_table(results, controls),
@@ -143,7 +145,7 @@ def report_content(
             for caption, drawn in pictures
         ],
         "switch": switch,
-        "grounding": grounding_sections(grounding),
+        "grounding": looks,
         "series": {row: series_name(row, rows) for row in rows},
         "notes": [notes] if isinstance(notes, str) else list(notes),
         "methods": _methods(results, methods or {}),

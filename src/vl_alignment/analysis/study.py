@@ -105,28 +105,29 @@ def run_study(
             keep_plan(plan.output / part.name, part)
         with InterruptionGuard() as interruption:
             scheduler = _Scheduler(plan, command or recorded_command(), announce, interruption)
-            finished = _finished_results(plan)
-            seconds = _seconds(finished) if scheduler.devices else {}
-            runs = [_Work.of_cell(plan.part(cell.part), cell) for cell in waiting_cells(plan, set(finished), seconds)]
-            scheduler.work_through(runs, len(finished))
-            for part in plan.parts:
-                if (plan.output / part.name).is_dir():
-                    rebuild_results(plan.output / part.name)
-            written = {cell.part for cell in finished_cells(plan)}
-            parts = [part for part in plan.parts if part.name in written]
-            scheduler.work_through(
-                [_Work(part, "controls", f"{part.name}: controls", key="controls") for part in parts if part.controls]
-            )
-            scheduler.work_through(
-                [
-                    _Work(part, "grounding", f"{part.name}: grounding", key="grounding")
-                    for part in parts
-                    if part.grounding
-                ]
-            )
-            scheduler.work_through([_Work(part, "report", f"{part.name}: report", key="report") for part in parts])
+            _work(scheduler, plan)
         _write_report(whole)
     return StudySummary(len(finished_cells(plan)), scheduler.failed)
+
+
+def _work(scheduler: "_Scheduler", plan: StudyPlan) -> None:
+    """Make the runs, and of parts that have some the controls, where models look, and the report."""
+    finished = _finished_results(plan)
+    seconds = _seconds(finished) if scheduler.devices else {}
+    cells = waiting_cells(plan, set(finished), seconds)
+    scheduler.work_through([_Work.of_cell(plan.part(cell.part), cell) for cell in cells], len(finished))
+    for part in plan.parts:
+        if (plan.output / part.name).is_dir():
+            rebuild_results(plan.output / part.name)
+    written = {cell.part for cell in finished_cells(plan)}
+    parts = [part for part in plan.parts if part.name in written]
+    wanted = {
+        "controls": [part for part in parts if part.controls],
+        "grounding": [part for part in parts if part.grounding],
+        "report": parts,
+    }
+    for kind, of_parts in wanted.items():
+        scheduler.work_through([_Work(part, kind, f"{part.name}: {kind}", key=kind) for part in of_parts])
 
 
 def _write_report(plan: StudyPlan) -> None:

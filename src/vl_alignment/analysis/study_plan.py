@@ -21,6 +21,7 @@ from ..models.configuration_mac import MacConfig
 from ..models.configuration_scan import ScanConfig
 from ..models.errors import ConfigurationError, VlAlignmentError
 from ..training.arguments import check_integer
+from ..training.data_options import check_option_names
 from ..training.preparation import load_study, prepare_study, preset_settings
 from ..training.presets import get_preset
 from ..training.studies import Study
@@ -100,6 +101,7 @@ class StudyPart:
             preset_settings(self.preset, {**self.settings, "seed": seed})
         for _, name in runs:
             self.configuration(name)
+        check_option_names(self.options)
         self._check_released()
         check_splits(self.sizes, SPLITS)
         for split, size in self.sizes.items():

@@ -24,13 +24,9 @@ __all__ = [
     "published_comparison",
     "published_functions",
     "published_table",
-    "question_answering_table",
     "released_table",
     "results_table",
-    "retrieval_table",
     "runs_csv",
-    "text_question_answering_table",
-    "text_to_image_table",
 ]
 
 DATASET_TITLES = {
@@ -43,7 +39,7 @@ DATASET_TITLES = {
 def results_table(
     results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
 ) -> Table:
-    """Lay out runs as the paper's table of their task.
+    """Lay out runs as the paper's table of their task: Table 2, Tables 3a and 5, 3b or 4.
 
     Args:
         results: The contents of `results.json` files of one data set.
@@ -53,35 +49,13 @@ def results_table(
     Raises:
         ResultsError: There are no results, or they cannot be averaged, or a control has no name or no metrics.
     """
-    return _task_table(task_of(results), results, controls, confidence)
-
-
-def retrieval_table(
-    results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
-) -> Table:
-    """Lay out runs as the paper's Table 2: sentence retrieval, image retrieval, Rsum; see `results_table`."""
-    return _task_table(TASKS["retrieval"], results, controls, confidence)
-
-
-def question_answering_table(
-    results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
-) -> Table:
-    """Lay out runs as the paper's Tables 3a and 5: accuracy in all and by question type; see `results_table`."""
-    return _task_table(TASKS["question-answering"], results, controls, confidence)
-
-
-def text_question_answering_table(
-    results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
-) -> Table:
-    """Lay out runs as the paper's Table 3b: accuracy and ANLS, with what copying does; see `results_table`."""
-    return _task_table(TASKS["text-question-answering"], results, controls, confidence)
-
-
-def text_to_image_table(
-    results: Sequence[Result], controls: Sequence[Mapping[str, Any]] = (), confidence: float = 0.95
-) -> Table:
-    """Lay out runs as the paper's Table 4, with R-precision and attribute accuracy; see `results_table`."""
-    return _task_table(TASKS["text-to-image"], results, controls, confidence)
+    if not results:
+        raise ResultsError("there are no finished runs to put into a table")
+    task = task_of(results)
+    caption = f"{task.title} on {dataset_title(results)}, {_note(task, confidence)}"
+    measured = {name for result in results for name in result.get("metrics", {})}
+    columns = tuple(column for column in task.columns if column.key in measured)
+    return Table(caption, columns, _rows(results, controls, columns, confidence))
 
 
 def breakdown_table(
@@ -110,17 +84,6 @@ def breakdown_table(
     if not columns:
         return None
     caption = f"{task.metric_title} by {task.breakdown.by} on {dataset_title(results)}, {_note(task, confidence)}"
-    return Table(caption, columns, _rows(results, controls, columns, confidence))
-
-
-def _task_table(
-    task: Task, results: Sequence[Result], controls: Sequence[Mapping[str, Any]], confidence: float
-) -> Table:
-    if not results:
-        raise ResultsError("there are no finished runs to put into a table")
-    caption = f"{task.title} on {dataset_title(results)}, {_note(task, confidence)}"
-    measured = {name for result in results for name in result.get("metrics", {})}
-    columns = tuple(column for column in task.columns if column.key in measured)
     return Table(caption, columns, _rows(results, controls, columns, confidence))
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from ..data.answer_vocabulary import read_answer_vocabulary
 from ..data.word_vectors import FastTextVectors
 from ..models.errors import ConfigurationError
+from .presets import PRESETS
 
-__all__ = ["READER", "changed_options"]
+__all__ = ["READER", "changed_options", "check_option_names"]
 
 READER = "rapidocr"
 """What reads the text in pictures unless another reader is named."""
@@ -23,6 +24,11 @@ _OF_SOURCE: dict[str, dict[str, Any]] = {
 _OF_PICTURES = (
     *("dataset", "image_encoder", "feature_network", "feature_variant", "pictures_per_image", "damsm_epochs"),
 )
+# What no preset gives and everything has a default for.
+_DEFAULTED = (
+    *("answer_vocabulary", "classifier", "fasttext", "image_size", "maximum_hops", "questions_per_image"),
+    *("read_splits", "text_encoder"),
+)
 
 
 def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,9 +42,11 @@ def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> d
             preset's, and `damsm_epochs`. Other options as they are.
 
     Raises:
-        ConfigurationError: The text of this data set is what it is, or an option goes with another source of text.
+        ConfigurationError: There is no such option, the text of this data set is what it is, or an option goes with
+            another source of text.
         DataError: A file cannot be read.
     """
+    check_option_names(changes)
     for name in _OF_PICTURES:
         if name in changes and "damsm" not in options:
             raise ConfigurationError(f"{name}={changes[name]!r} is an option of pictures from words alone")
@@ -72,6 +80,18 @@ def changed_options(options: Mapping[str, Any], changes: Mapping[str, Any]) -> d
     if "fasttext" in changes:
         changed["word_vectors"] = FastTextVectors(changed.pop("fasttext"))
     return changed
+
+
+def check_option_names(changes: Mapping[str, Any]) -> None:
+    """Refuse options of the data that nothing reads.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    of_text = (name for own in _OF_SOURCE.values() for name in own)
+    known = {*(name for preset in PRESETS.values() for name in preset["data"]), *_OF_PICTURES, *of_text, *_DEFAULTED}
+    if unknown := sorted(set(changes) - known):
+        raise ConfigurationError(f"options: unknown {unknown}; known are {sorted(known)}")
 
 
 def _damsm_of_epochs(damsm: Mapping[str, Any], epochs: int) -> dict[str, Any]:
