@@ -2,6 +2,7 @@ import json
 import os
 import signal
 
+import filelock
 import pyarrow.parquet
 import pytest
 import torch
@@ -136,6 +137,18 @@ def test_unknown_names_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigurationError, match="generalized"):
         run_small(tmp_path, alignment_function="generalized")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_program_in_the_same_run_says_so(tmp_path):
+    """Whether two call `train`, or one of them a study."""
+    run = tmp_path / "scan-codes-cosine-seed0"
+    run.mkdir()
+    with (
+        filelock.FileLock(run / ".lock"),
+        pytest.raises(ConfigurationError, match=f"{run.name}: another process works on it"),
+    ):
+        run_small(tmp_path, alignment_function="cosine")
+    assert not (run / "run.json").exists()
 
 
 def test_missing_test_split_is_named_before_training(tmp_path):

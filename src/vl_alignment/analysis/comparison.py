@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from ..models.alignment import alignment_specification
 from ..models.errors import ConfigurationError, ResultsError
+from ..training.folder_lock import only_program
 from ..training.runs import RunDirectory, load_results, read_json_file, rebuild_results, write_file, write_json
 from ..training.studies import Study
 from .attention_pictures import attention_pictures, sample_pictures
@@ -18,7 +19,6 @@ from .best_against_worst import write_best_against_worst
 from .controls import question_controls, retrieval_controls, text_question_controls, text_to_image_controls
 from .differences import difference_table, paired_comparisons
 from .failures import clear_failure, failure_findings, read_failure, record_failure, run_key
-from .folder_lock import only_program
 from .function_classes import FunctionClass, function_classes
 from .grounding_report import load_groundings
 from .layout import Table

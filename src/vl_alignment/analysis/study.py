@@ -26,10 +26,10 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from ..models.errors import ConfigurationError, ResultsError
+from ..training.folder_lock import only_program
 from ..training.interruption import InterruptionGuard, TrainingInterrupted
 from ..training.runs import load_results, read_json_file, rebuild_results, recorded_command
 from .failures import read_failure, record_failure, run_key
-from .folder_lock import only_program
 from .report import render_study, write_page
 from .statistics import Result
 from .study_cell import DONE, INTERRUPTED

@@ -1,5 +1,6 @@
 """One run of any task, from a configuration to results.json: compared with an earlier start, trained, tested."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from vl_alignment.models.configuration_base import AlignmentConfig
 from vl_alignment.models.errors import ConfigurationError
 from vl_alignment.training.arguments import TrainingSettings
 from vl_alignment.training.epoch_loop import FREE_SETTINGS, TrainingSummary
+from vl_alignment.training.folder_lock import only_program
 from vl_alignment.training.loop import train
 from vl_alignment.training.objectives import Evaluation, Task
 from vl_alignment.training.optimisation import build_accelerator
@@ -63,7 +65,8 @@ def train_single_run(
         The content of results.json, on every process.
 
     Raises:
-        ConfigurationError: Settings do not fit one another, the data, or an earlier run in the same folder.
+        ConfigurationError: Settings do not fit one another, the data, or an earlier run in the same folder, or another
+            program trains in it.
         DataError: The data cannot be used.
         TrainingInterrupted: After Ctrl-C or kill, when a checkpoint is written.
     """
@@ -85,20 +88,22 @@ def train_single_run(
     model, objective = build()
     objective.check_model(model)
     run.check_writable()
-    started_as = {**description, "command": command or recorded_command(), "machine": describe_machine()}
-    on_main_process(accelerator, lambda: run.write_run(started_as))
-    summary = train_model(model, objective, settings, run, accelerator=accelerator)
-    best = type(model).from_pretrained(run.model).to(accelerator.device)
-    evaluation = objective.evaluate(best, test_split, accelerator)
-    written: list[Any] = [None]
+    with contextlib.ExitStack() as held:
+        on_main_process(accelerator, lambda: held.enter_context(only_program(run.path)))
+        started_as = {**description, "command": command or recorded_command(), "machine": describe_machine()}
+        on_main_process(accelerator, lambda: run.write_run(started_as))
+        summary = train_model(model, objective, settings, run, accelerator=accelerator)
+        best = type(model).from_pretrained(run.model).to(accelerator.device)
+        evaluation = objective.evaluate(best, test_split, accelerator)
+        written: list[Any] = [None]
 
-    def write() -> None:
-        run.write_predictions(evaluation.predictions)
-        run.write_results(_result(description, config, evaluation, summary, command))
-        written[0] = read_result(run.results)
+        def write() -> None:
+            run.write_predictions(evaluation.predictions)
+            run.write_results(_result(description, config, evaluation, summary, command))
+            written[0] = read_result(run.results)
 
-    on_main_process(accelerator, write)
-    broadcast_object_list(written)
+        on_main_process(accelerator, write)
+        broadcast_object_list(written)
     return written[0]
 
 

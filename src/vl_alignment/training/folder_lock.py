@@ -1,4 +1,4 @@
-"""One program at a time in a folder of runs: two would write the same checkpoints."""
+"""One program at a time in a folder of runs, and in a run: two would write the same checkpoints."""
 
 import contextlib
 import os
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import filelock
 
-from ..models.errors import ConfigurationError
+from vl_alignment.models.errors import ConfigurationError
 
 __all__ = ["only_program"]
 
 
 @contextlib.contextmanager
 def only_program(output: Path | str) -> Iterator[None]:
-    """Hold a folder of runs for this program alone; another program that wants it is refused at once.
+    """Hold a folder for this program alone; another program that wants it is refused at once.
 
     Raises:
         ConfigurationError: Another program has it, or it cannot be written.
