@@ -10,6 +10,7 @@ from PIL import Image
 
 from vl_alignment import cli
 from vl_alignment.data.blocks import load_blocks
+from vl_alignment.models.configuration_mac import MacConfig
 
 SIZES = {"train": 16, "validation": 12, "test": 12}
 SMALL = ["--epochs", "1", "--batch-size", "8", "--all-negatives-epochs", "1", "--decay-epochs", "--sizes"]
@@ -52,6 +53,29 @@ def test_predict_ranks_captions_and_draws(trained, tmp_path, capsys):
     scores = [caption["score"] for caption in row["captions"]]
     assert scores == sorted(scores, reverse=True) and len(scores) == 3
     assert Image.open(drawing).width > 100
+
+
+def test_several_models_are_asked_the_same_and_drawn_one_above_the_other(trained, tmp_path, capsys):
+    load_blocks(**SIZES)["test"][0]["image"].save(tmp_path / "scene.png")
+    asked = ["--images", str(tmp_path / "scene.png"), "--text", "a red cube", "two balls"]
+    files = [tmp_path / "one.png", tmp_path / "two.png"]
+    assert cli.main(["predict", str(trained), *asked, "--attention", str(files[0]), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    models = [str(trained), str(trained / "model")]
+    assert cli.main(["predict", *models, *asked, "--attention", str(files[1]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"model": model, "predictions": alone} for model in models]
+    one, two = (Image.open(file).size for file in files)
+    assert two[1] > 2 * one[1] and two[0] >= one[0]
+    assert cli.main(["predict", *models, *asked]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(":")] == [f"{model}:" for model in models]
+
+
+def test_models_of_several_tasks_are_not_asked_together(trained, tmp_path, capsys):
+    MacConfig(vocab_size=5).save_pretrained(tmp_path / "mac")
+    assert cli.main(["predict", str(trained), str(tmp_path / "mac"), "--images", "scene.png", "--text", "a cube"]) == 2
+    error = capsys.readouterr().err
+    assert "for several tasks" in error and "mac question-answering" in error
 
 
 @pytest.mark.parametrize(

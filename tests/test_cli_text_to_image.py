@@ -48,6 +48,14 @@ def test_a_picture_of_one_s_own_caption_in_one_line(trained, tmp_path, capsys, m
     assert Image.open("drawn.png").size == (4 * 66 + 2, 66 + 2)
 
 
+def test_drawings_of_several_models_stand_one_above_the_other(trained, tmp_path, capsys):
+    files = {name: tmp_path / f"{name}.png" for name in ("output", "attention")}
+    command = ["predict", str(trained), str(trained / "model"), "--text", "a red ball", "--num-images", "2"]
+    assert cli.main([*command, *(word for name, file in files.items() for word in (f"--{name}", str(file)))]) == 0
+    assert capsys.readouterr().out.count(f"2 pictures in row 1 of {files['output']}") == 2
+    assert Image.open(files["output"]).height > 2 * 68 and Image.open(files["attention"]).height > 300
+
+
 def test_pictures_follow_from_the_seed_alone(trained, tmp_path, capsys):
     files = [tmp_path / name for name in ("first.png", "again.png", "other.png")]
     for file, seed in zip(files, ("3", "3", "4"), strict=True):

@@ -35,10 +35,11 @@ LOWER_LAYERS = {
     "cli_analysis": {"models", "data", "metrics", "training", "analysis"},
     "cli_hub": {"models", "data", "metrics", "training", "analysis", "serving", "hub"},
     "cli_search": {"models", "training", "analysis", "search"},
-    "cli_parser": {"training", "cli_analysis", "cli_hub", "cli_search"},
+    "cli_predict": {"models", "data", "training", "analysis"},
+    "cli_parser": {"training", "cli_analysis", "cli_hub", "cli_predict", "cli_search"},
     "cli": {
         *("models", "data", "metrics", "training", "analysis", "serving", "hub"),
-        *("cli_parser", "cli_analysis", "cli_hub", "cli_search"),
+        *("cli_parser", "cli_analysis", "cli_hub", "cli_predict", "cli_search"),
     },
     # The package's __init__ offers the public names of every layer.
     "__init__": {"models", "pipelines", "data", "metrics", "training", "analysis", "search"},

@@ -12,6 +12,7 @@ from typing import Any
 from .cli_analysis import ANALYSIS_COMMANDS
 from .cli_hub import HUB_COMMANDS
 from .cli_parser import DATA_OPTIONS, SETTINGS, TASKS, TASKS_OF, build_parser
+from .cli_predict import PREDICT_COMMANDS, chosen_extractor, extractor_options
 from .cli_search import SEARCH_COMMANDS
 from .data.confidential import masked_output
 
@@ -62,15 +63,6 @@ def _run(parsed: argparse.Namespace) -> int:
         )
         return OUR_FAULT
     return DONE
-
-
-def _extractor(parsed: argparse.Namespace) -> str | None:
-    return parsed.extractor or ("transformers" if parsed.backbone else None)
-
-
-def _extractor_options(parsed: argparse.Namespace) -> dict[str, Any]:
-    options = {"model": parsed.backbone, "stage": parsed.stage, "image_size": parsed.image_size}
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _settle(parsed: argparse.Namespace) -> str:
@@ -193,122 +185,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     )
 
 
-def _predict(parsed: argparse.Namespace) -> None:
-    from .analysis.prediction import predict_answers, predict_similarity
-    from .training.evaluation import model_task
-    from .training.runs import model_folder
-
-    folder = model_folder(parsed.model)
-    if _draws(parsed, folder):
-        _draw(parsed, folder)
-        return
-    read = parsed.question is not None and model_task(folder) in TASKS_OF["ocr"]
-    options = _reading_options(parsed, read)
-    predict: Callable[..., list[dict[str, Any]]]
-    if read:
-        from .analysis.text_prediction import predict_read_answers as predict
-    else:
-        predict = predict_similarity if parsed.question is None else predict_answers
-    rows = predict(
-        folder,
-        parsed.images,
-        parsed.text or parsed.question,
-        extractor=_extractor(parsed),
-        extractor_options=_extractor_options(parsed),
-        attention=parsed.attention,
-        **options,
-    )
-    for asked in rows[0].get("questions", ()):
-        if unknown := asked["unknown_words"]:
-            words = f"{len(unknown)} unknown word{'s' * (len(unknown) > 1)}, read as <unk>: {', '.join(unknown)}"
-            print(f"vl-alignment: {asked['question']!r}: {words}", file=sys.stderr)
-    if parsed.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    for row in rows:
-        _print_prediction(row)
-
-
-def _draws(parsed: argparse.Namespace, folder: Path) -> bool:
-    """Whether the model draws pictures.
-
-    Raises:
-        ConfigurationError: Something is given that goes with other models, or pictures are missing.
-    """
-    from .models.errors import ConfigurationError
-    from .training.evaluation import model_task
-
-    draws = model_task(folder) in TASKS_OF["matching_weight"]
-    others = ("images", "question", "ocr", "ocr_tokens", "fasttext", "extractor", "backbone", "stage", "image_size")
-    for name in others if draws else ("output", "num_images", "seed"):
-        if getattr(parsed, name) is not None:
-            whose = "the model draws pictures from captions (--text)" if draws else "is for a model that draws pictures"
-            raise ConfigurationError(f"--{name.replace('_', '-')}: {whose}")
-    if not draws and parsed.images is None:
-        raise ConfigurationError("give pictures with --images")
-    return draws
-
-
-def _draw(parsed: argparse.Namespace, folder: Path) -> None:
-    from .analysis.picture_prediction import draw_captions
-
-    chosen = {name: value for name in ("num_images", "seed") if (value := getattr(parsed, name)) is not None}
-    rows = draw_captions(folder, parsed.text, parsed.output or Path("drawn.png"), attention=parsed.attention, **chosen)
-    for row in rows:
-        if unknown := row["unknown_words"]:
-            print(
-                f"vl-alignment: {row['caption']!r}: unknown words, passed over: {', '.join(unknown)}", file=sys.stderr
-            )
-    if parsed.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    for row in rows:
-        print(f"{row['caption']}: {row['images']} pictures in row {row['row']} of {row['file']}")
-
-
-def _reading_options(parsed: argparse.Namespace, read: bool) -> dict[str, Any]:
-    """Return what only a model that reads is told.
-
-    Raises:
-        ConfigurationError: Something of it is given for another model.
-    """
-    from .models.errors import ConfigurationError
-
-    if not read:
-        for name in ("ocr", "ocr_tokens", "fasttext"):
-            if getattr(parsed, name) is not None:
-                raise ConfigurationError(f"--{name.replace('_', '-')} is for questions to a model that reads (M4C)")
-        return {}
-    from .analysis.text_prediction import read_given_text
-    from .data.word_vectors import FastTextVectors
-
-    options: dict[str, Any] = {"reader": parsed.ocr} if parsed.ocr is not None else {}
-    if parsed.ocr_tokens is not None:
-        options["texts"] = read_given_text(parsed.ocr_tokens)
-    if parsed.fasttext is not None:
-        options["word_vectors"] = FastTextVectors(parsed.fasttext)
-    return options
-
-
-def _print_prediction(row: dict[str, Any]) -> None:
-    """Print what was found of one picture: captions by score, answers by probability, or words and their sources."""
-    print(row["image"])
-    for match in row.get("captions", ()):
-        print(f"  {match['score']:+.4f}  {match['text']}")
-    if "tokens" in row:
-        numbered = ", ".join(f"{token['token']} {token['word']}" for token in row["tokens"])
-        print(f"  words in the picture: {numbered or 'none'}")
-    for asked in row.get("questions", ()):
-        print(f"  {asked['question']}")
-        for best in asked.get("answers", ()):
-            print(f"    {best['probability']:6.1%}  {best['answer']}")
-        if "answer" in asked:
-            print(f"    {asked['answer'] or '(no answer)'}")
-        for word in asked.get("words", ()):
-            source = "vocabulary" if word["source"] == "vocabulary" else f"OCR token {word['token']} at {word['box']}"
-            print(f"      {word['word']}: {source}")
-
-
 def _build_vocabulary(parsed: argparse.Namespace) -> None:
     from .training.preparation import build_vocabulary
 
@@ -329,13 +205,13 @@ def _extract_features(parsed: argparse.Namespace) -> None:
     from .training.evaluation import load_images
 
     images = load_images(parsed.preset, parsed.data_dir, sizes=dict(parsed.sizes) if parsed.sizes else None)
-    options = _extractor_options(parsed)
+    options = extractor_options(parsed)
     processes = PartialState(cpu=parsed.device == "cpu")
     if processes.device.type == "cuda":
         options["device"] = str(processes.device)  # of several processes each has its own
     store = extract_regions(
         images,
-        build_extractor(_extractor(parsed) or "efficientnet_lite0", **options),
+        build_extractor(chosen_extractor(parsed) or "efficientnet_lite0", **options),
         parsed.output,
         batch_size=parsed.batch_size,
         dtype=parsed.dtype,
@@ -370,12 +246,12 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": _compare,
     "train": _train,
     "evaluate": _evaluate,
-    "predict": _predict,
     "extract-features": _extract_features,
     "build-vocabulary": _build_vocabulary,
     "env": _env,
     **ANALYSIS_COMMANDS,
     **HUB_COMMANDS,
+    **PREDICT_COMMANDS,
     **SEARCH_COMMANDS,
 }
 

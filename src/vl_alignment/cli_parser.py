@@ -7,6 +7,7 @@ from typing import Any
 
 from .cli_analysis import add_analysis_commands
 from .cli_hub import add_hub_commands
+from .cli_predict import add_predict_command
 from .cli_search import add_search_commands
 
 __all__ = [
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_train(commands)
     _add_evaluate(commands)
-    _add_predict(commands)
+    add_predict_command(partial(_command, commands), _add_word_vectors, _add_backbone)
     add_analysis_commands(partial(_command, commands))
     _add_extract_features(commands)
     _add_build_vocabulary(commands)
@@ -253,43 +254,6 @@ def _add_evaluate(commands: Any) -> None:
     _add_word_vectors(parser)
     _add_shared_damsm(parser)
     _add_feature_network(parser)
-
-
-def _add_predict(commands: Any) -> None:
-    parser = _command(
-        commands,
-        "predict",
-        "Score pictures against captions, answer questions, or draw pictures from captions, with a trained model.",
-    )
-    parser.add_argument("model", type=Path, help="folder of a model, or of a run")
-    parser.add_argument(
-        "--images", type=Path, nargs="+", metavar="FILE", help="pictures; a model that draws needs none"
-    )
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--text", nargs="+", metavar="CAPTION", help="captions, to be found or drawn")
-    asked.add_argument("--question", nargs="+", metavar="QUESTION", help="for a question-answering model")
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument("--ocr", metavar="READER", help="what reads the words in pictures for M4C (rapidocr)")
-    text.add_argument(
-        "--ocr-tokens",
-        type=Path,
-        metavar="FILE",
-        help='words that are known: JSON, a list of {"tokens": [...], "boxes": [[x0, y0, x1, y1], ...]} a picture, '
-        "boxes in [0, 1]",
-    )
-    _add_word_vectors(parser)
-    parser.add_argument("--output", type=Path, metavar="PNG", help="for drawn pictures, a row a caption (drawn.png)")
-    parser.add_argument("--num-images", type=int, help="pictures drawn of each caption (4)")
-    parser.add_argument("--seed", type=int, help="of their noise (0)")
-    parser.add_argument("--extractor", help="how to make regions, for a model without a backbone (what it records)")
-    _add_backbone(parser)
-    parser.add_argument(
-        "--attention",
-        type=Path,
-        metavar="PNG",
-        help="draw where the best caption's words look or were drawn, or the steps or words of the first answer",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_extract_features(commands: Any) -> None:

@@ -12,7 +12,7 @@ from .report import Picture
 from .statistics import Result, estimate, values_of
 from .tasks import task_of
 
-__all__ = ["best_and_worst", "write_best_against_worst"]
+__all__ = ["best_and_worst", "one_above_the_other", "write_best_against_worst"]
 
 FOLDER = "best-against-worst"
 MARGIN, LINE, TEXT_SIZE = 12, 26, 16  # pixels
@@ -53,12 +53,13 @@ def write_best_against_worst(output: Path, results: Sequence[Result], pictures: 
         if all(key in drawn for key in pair):
             path = output / FOLDER / f"{number}.png"
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(_one_above_the_other(titles, [drawn[key] for key in pair]))
+            path.write_bytes(one_above_the_other(titles, [drawn[key] for key in pair]))
             written.append(path)
     return written
 
 
-def _one_above_the_other(titles: Sequence[str], drawings: Sequence[bytes]) -> bytes:
+def one_above_the_other(titles: Sequence[str], drawings: Sequence[bytes]) -> bytes:
+    """Put pictures, PNG each, below their titles into one PNG."""
     opened = [Image.open(io.BytesIO(drawing)).convert("RGBA") for drawing in drawings]
     font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT_SIZE)  # it has the daggers of names
     width = max([image.width for image in opened] + [round(font.getlength(title)) for title in titles]) + 2 * MARGIN

@@ -32,6 +32,7 @@ def predict_similarity(
     extractor: str | None = None,
     extractor_options: Mapping[str, Any] | None = None,
     attention: str | Path | None = None,
+    attended: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rank captions for each picture.
 
@@ -41,7 +42,8 @@ def predict_similarity(
         texts: Captions.
         extractor: Makes the regions for a model without a backbone; by default the one its config records.
         extractor_options: Of that extractor.
-        attention: A PNG file to draw the first picture's best caption into.
+        attention: A PNG file to draw a caption on the first picture into.
+        attended: That caption; the picture's best by default.
 
     Returns:
         {"image", "captions": [{"text", "score"}, ...]} for each picture, the best caption first.
@@ -61,7 +63,7 @@ def predict_similarity(
         rows.append({"image": str(path), "captions": [{"text": text, "score": score} for text, score in ranked]})
     if attention is not None:
         regions = output.region_embeddings[:1]
-        encoded = processor(text=[rows[0]["captions"][0]["text"]])
+        encoded = processor(text=[attended or rows[0]["captions"][0]["text"]])
         weights = model.model.cross_attention.attention(regions, model.encode_texts(**encoded))[0]
         side = round(regions.shape[1] ** 0.5)
         places = boxes[0] if boxes is not None else grid_boxes(side, regions.shape[1] // side).numpy()
