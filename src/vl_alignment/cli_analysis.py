@@ -5,12 +5,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+
+from .cli_types import AddCommand, config_field
 
 __all__ = ["ANALYSIS_COMMANDS", "add_analysis_commands"]
 
-# Makes a command of this name and summary, and returns its parser.
-AddCommand: TypeAlias = Callable[[str, str], Any]
 STUDY_EXAMPLE = Path(__file__).parent / "analysis" / "study_example.yaml"
 
 
@@ -43,6 +42,14 @@ def _add_equivalences(add: AddCommand) -> None:
     )
     parser.add_argument(
         "models", nargs="+", metavar="MODEL_OR_PRESET", help="folder of a model or of a run, owner/name, or a preset"
+    )
+    parser.add_argument(
+        "--config",
+        type=config_field,
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields in place of the presets', as JSON: direction=i2t, score_normalization=softmax",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="Markdown file (standard output)")
 
@@ -105,7 +112,7 @@ def _study(parsed: argparse.Namespace) -> None:
 def _equivalences(parsed: argparse.Namespace) -> None:
     from .analysis.equivalences import equivalences_page
 
-    page = equivalences_page(parsed.models, parsed.output)
+    page = equivalences_page(parsed.models, parsed.output, fields=dict(parsed.config))
     print(page if parsed.output is None else f"equivalences: {parsed.output}")
 
 

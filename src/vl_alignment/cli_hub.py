@@ -1,15 +1,13 @@
 """The commands about the Hub: their options, and what they call and print."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
+
+from .cli_types import AddCommand, config_field
 
 __all__ = ["HUB_COMMANDS", "add_hub_commands"]
-
-# Makes a command of this name and summary, and returns its parser.
-AddCommand: TypeAlias = Callable[[str, str], Any]
 
 
 def add_hub_commands(add: AddCommand) -> None:
@@ -109,21 +107,6 @@ def _add_convert(add: AddCommand) -> None:
         metavar="FIELD=VALUE",
         help="fields that weights do not show, as JSON: grid_size=14, num_attention_heads=12",
     )
-
-
-def config_field(text: str) -> tuple[str, Any]:
-    """Read FIELD=VALUE, the value as JSON or else as it stands.
-
-    Raises:
-        ArgumentTypeError: It is something else.
-    """
-    name, separator, value = text.partition("=")
-    if not separator or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE, for instance grid_size=14")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _convert(parsed: argparse.Namespace) -> None:

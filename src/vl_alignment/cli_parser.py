@@ -9,6 +9,7 @@ from .cli_analysis import add_analysis_commands
 from .cli_hub import add_hub_commands
 from .cli_predict import add_predict_command
 from .cli_search import add_search_commands
+from .cli_types import split_size
 
 __all__ = [
     "DATA_OPTIONS",
@@ -19,7 +20,6 @@ __all__ = [
     "add_picture_options",
     "add_text_options",
     "build_parser",
-    "split_size",
 ]
 
 # What --task calls a task: the presets' name of it, and the preset that needs no download.
@@ -120,18 +120,6 @@ def _add_preparation(parser: Any, output: str) -> None:
 
 def _add_sizes(parser: Any) -> None:
     parser.add_argument("--sizes", nargs="+", type=split_size, metavar="SPLIT=N", help="use so many images of a split")
-
-
-def split_size(text: str) -> tuple[str, int]:
-    """Read SPLIT=N.
-
-    Raises:
-        ArgumentTypeError: It is something else.
-    """
-    split, separator, number = text.partition("=")
-    if not separator or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=N, for instance train=500")
-    return split, int(number)
 
 
 def add_text_options(parser: Any) -> None:

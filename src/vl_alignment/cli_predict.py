@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .cli_types import AddCommand
+
 __all__ = ["PREDICT_COMMANDS", "add_predict_command", "chosen_extractor", "extractor_options"]
 
-# Makes a command of this name and summary, and returns its parser.
-AddCommand: TypeAlias = Callable[[str, str], Any]
 Rows: TypeAlias = list[dict[str, Any]]
 # Asks the model in a folder, and writes its pictures to the files given.
 Ask: TypeAlias = Callable[[Path, Mapping[str, Path]], Rows]

@@ -5,12 +5,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
+
+from .cli_types import AddCommand
 
 __all__ = ["SEARCH_COMMANDS", "add_search_commands"]
-
-# Makes a command of this name and summary, and returns its parser.
-AddCommand: TypeAlias = Callable[[str, str], Any]
 
 
 def add_search_commands(add: AddCommand, add_sizes: Callable[[Any], None]) -> None:

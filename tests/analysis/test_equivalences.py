@@ -133,6 +133,21 @@ def test_a_folder_is_checked_from_the_command_line(tmp_path, capsys):
     assert "equivalences: " in capsys.readouterr().out and (tmp_path / "page.md").read_text().startswith("# Which")
 
 
+def test_a_configuration_alone_is_checked_too(tmp_path, capsys):
+    assert main(["equivalences", "blocks", "--config", "score_normalization=softmax"]) == 0
+    page = capsys.readouterr().out
+    assert "score_normalization='softmax'" in page and '--config score_normalization="softmax"`' in page
+    lively(scan_model).config.save_pretrained(tmp_path / "config")
+    assert main(["equivalences", str(tmp_path / "config")]) == 0
+    assert "not confirmed" not in capsys.readouterr().out
+    for arguments, message in (
+        (["blocks", "--config", "hiden_size=3"], "hiden_size"),
+        ([str(tmp_path / "config"), "--config", "hidden_size=3"], "has a configuration of its own"),
+    ):
+        assert main(["equivalences", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

@@ -3,7 +3,8 @@
 Nobody should spend a week of computing on two names of one function.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,22 +107,23 @@ class Equivalences:
         return len({first.get(name, name) for name in functions})
 
 
-def open_model(name: str | Path) -> Any:
-    """Load a model in evaluation mode, or make one from a preset's configuration, its weights from seed 0.
+def open_model(name: str | Path, fields: Mapping[str, Any] | None = None) -> Any:
+    """Load a model in evaluation mode, or make one from a configuration alone, its weights from seed 0.
 
     Args:
-        name: A preset, the folder of a model or run, or a Hub repository id.
+        name: A preset, the folder of a model, of a run or of a configuration without weights, or a Hub repository id.
+        fields: Of the configuration, in place of a preset's.
 
     Raises:
         CheckpointError: The model cannot be loaded.
-        ConfigurationError: There is none of this name, or it has no alignment function.
+        ConfigurationError: There is none of this name, it has no alignment function, or a field cannot be.
     """
     if str(name) in PRESETS:
         preset = get_preset(str(name))
         config_class, model_class = _MODELS[preset["task"]]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return model_class(config_class(**preset["model"])).eval()
+        return _fresh_model(model_class, config_class(**{**preset["model"], **(fields or {})}))
+    if fields:
+        raise ConfigurationError(f"{name} has a configuration of its own; {sorted(fields)} can be given for presets")
     if not Path(name).is_dir() and "/" not in str(name):
         raise ConfigurationError(
             f"{str(name)!r} is no folder of a model and no preset; presets are {', '.join(sorted(PRESETS))}"
@@ -131,7 +133,16 @@ def open_model(name: str | Path) -> Any:
     task = model_task(folder)
     if task not in _MODELS:
         raise ConfigurationError(f"{name} holds a model for {task}, which has no alignment function")
-    return _MODELS[task][1].from_pretrained(folder).eval()
+    config_class, model_class = _MODELS[task]
+    if Path(folder).is_dir() and not any(Path(folder).glob("*.safetensors")):
+        return _fresh_model(model_class, config_class.from_pretrained(folder))
+    return model_class.from_pretrained(folder).eval()
+
+
+def _fresh_model(model_class: Any, config: Any) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return model_class(config).eval()
 
 
 def equivalences(model: Any, name: str) -> Equivalences:
@@ -153,12 +164,15 @@ def equivalences(model: Any, name: str) -> Equivalences:
     return Equivalences(name, config, classes, checks)
 
 
-def equivalences_page(names: Sequence[str], output: Path | None = None) -> str:
+def equivalences_page(
+    names: Sequence[str], output: Path | None = None, *, fields: Mapping[str, Any] | None = None
+) -> str:
     """Check models or presets, and write the page about them.
 
     Args:
         names: As of `open_model`.
         output: A Markdown file to write it into.
+        fields: As of `open_model`.
 
     Returns:
         The page.
@@ -166,7 +180,7 @@ def equivalences_page(names: Sequence[str], output: Path | None = None) -> str:
     Raises:
         CheckpointError, ConfigurationError: As of `open_model`, or the file cannot be written.
     """
-    page = equivalences_markdown([equivalences(open_model(name), name) for name in names])
+    page = equivalences_markdown([equivalences(open_model(name, fields), name) for name in names], fields)
     if output is not None:
         try:
             output.write_text(page, encoding="utf-8")
@@ -175,8 +189,11 @@ def equivalences_page(names: Sequence[str], output: Path | None = None) -> str:
     return page
 
 
-def equivalences_markdown(found: Sequence[Equivalences]) -> str:
-    """Write a page about one model or several."""
+def equivalences_markdown(found: Sequence[Equivalences], fields: Mapping[str, Any] | None = None) -> str:
+    """Write a page about one model or several, with the fields that `open_model` was given."""
+    command = " ".join(["vl-alignment equivalences", *(one.name for one in found)])
+    if fields:
+        command += " --config " + " ".join(f"{name}={json.dumps(value)}" for name, value in fields.items())
     lines = [
         "# Which alignment functions can differ",
         "",
@@ -187,8 +204,8 @@ def equivalences_markdown(found: Sequence[Equivalences]) -> str:
         "lacks what sets it apart, with the same weights otherwise; why no other weights would do is the matter of the "
         "statements in `tests/models/test_alignment_statements.py`.",
         "",
-        f"Written by `vl-alignment equivalences {' '.join(one.name for one in found)}`. Weights that a model does not "
-        "have, and all weights of a preset, are fresh ones from seed 0.",
+        f"Written by `{command}`. Weights that a model does not have, and all weights of a preset, are fresh ones from "
+        "seed 0.",
     ]
     for one in found:
         lines += ["", *_section(one)]
