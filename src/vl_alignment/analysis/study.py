@@ -105,12 +105,12 @@ def run_study(
             keep_plan(plan.output / part.name, part)
         with InterruptionGuard() as interruption:
             scheduler = _Scheduler(plan, command or recorded_command(), announce, interruption)
-            _work(scheduler, plan)
+            _do_all(scheduler, plan)
         _write_report(whole)
     return StudySummary(len(finished_cells(plan)), scheduler.failed)
 
 
-def _work(scheduler: "_Scheduler", plan: StudyPlan) -> None:
+def _do_all(scheduler: "_Scheduler", plan: StudyPlan) -> None:
     """Make the runs, and of parts that have some the controls, where models look, and the report."""
     finished = _finished_results(plan)
     seconds = _seconds(finished) if scheduler.devices else {}
