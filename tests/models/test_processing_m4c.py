@@ -189,6 +189,13 @@ def test_empty_tokens_leave_and_boxes_are_clipped(processor):
     assert (processor.counts["empty_tokens"], processor.counts["clipped_boxes"]) == (2, 2)
 
 
+def test_the_mask_of_words_does_not_hang_on_the_tokenizer_s_files(tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.model_input_names = ["input_ids"]
+    masks = [M4CProcessor(None, own)(text=QUESTIONS)["attention_mask"] for own in (tokenizer, bare)]
+    assert masks[0].sum() > 0 and torch.equal(*masks)
+
+
 def test_long_questions_are_cut_and_said(tokenizer, caplog):
     processor = M4CProcessor(None, tokenizer, max_question_tokens=5)
     with caplog.at_level(logging.WARNING):

@@ -331,6 +331,7 @@ class M4CProcessor(AlignmentProcessor):
 
     def _tokenize(self, texts: list[str]) -> dict[str, Any]:
         settings: dict[str, Any] = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
+        settings["return_attention_mask"] = True  # whatever the tokenizer's own files say
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_question_tokens, **settings)
         # Without limits last: a tokenizer saves those of its last call in its files.
         longer = sum(len(ids) > self.max_question_tokens for ids in self.tokenizer(texts)["input_ids"])
