@@ -124,7 +124,7 @@ def test_what_goes_with_performance_is_a_finding():
 
     risen, unrelated = section(np.linspace(0.2, 0.6, 12)), section([0.3, 0.5, 0.1, 0.6, 0.2, 0.4, 0.35, 0.25])
     assert [finding.kind for finding in risen.findings] == ["supported", "supported"]
-    assert risen.findings[0].text.startswith("Over 12 models Rsum goes with where they look")
+    assert risen.findings[0].text.startswith("Over 12 models Rsum goes with these measures of attention")
     assert "Mass inside 1.00 [1.00, 1.00]" in risen.findings[0].text
     assert {finding.kind for finding in unrelated.findings} == {"open"}
     assert "Among models of one function no measure" in unrelated.findings[1].text
@@ -145,7 +145,7 @@ def test_the_report_shows_it_where_it_was_measured():
     more = [(name, seed) for name in ("dot", "general_key") for seed in range(5)]
     measured = [make_grounding(name, seed, 0.1 * seed, 300 + seed) for name, seed in more]
     content = report_content([make_result(name, seed) for name, seed in more], grounding=measured)
-    assert any("goes with where they look" in finding.text for finding in content["findings"])
+    assert any("goes with these measures of attention" in finding.text for finding in content["findings"])
     assert "Interpretability, measured" not in render_sections(report_content(results))
 
 

@@ -356,10 +356,10 @@ def _findings(correlations: Sequence[Correlation], metric_name: str) -> Iterator
         where = where.format(runs=known[0][1].runs)
         measures = f"corrected for {len(known)} measures"
         if shown:
-            text = f"{where} {metric_name} goes with where they look: Spearman's correlation is not chance for "
+            text = f"{where} {metric_name} goes with these measures of attention (Spearman's correlation): "
             yield Finding("supported", f"{text}{'; '.join(shown)} (95 % intervals one by one, p {measures}).")
         else:
-            text = f"{where} no measure of where they look has been shown to go with {metric_name} (p {measures})."
+            text = f"{where} no measure of attention has been shown to go with {metric_name} (p {measures})."
             yield Finding("open", text)
 
 
