@@ -71,6 +71,13 @@ def test_several_models_are_asked_the_same_and_drawn_one_above_the_other(trained
     assert [line for line in lines if line.endswith(":")] == [f"{model}:" for model in models]
 
 
+@pytest.mark.parametrize(("name", "message"), [("two.jpg", "must end in .png"), ("no/two.png", "there is no folder")])
+def test_a_file_that_cannot_hold_the_drawings_is_refused_first(trained, tmp_path, capsys, name, message):
+    asked = ["--images", "none.png", "--text", "a red cube", "--attention", str(tmp_path / name)]
+    assert cli.main(["predict", str(trained), str(trained), *asked]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_models_of_several_tasks_are_not_asked_together(trained, tmp_path, capsys):
     MacConfig(vocab_size=5).save_pretrained(tmp_path / "mac")
     assert cli.main(["predict", str(trained), str(tmp_path / "mac"), "--images", "scene.png", "--text", "a cube"]) == 2

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,6 +78,8 @@ def _predict(parsed: argparse.Namespace) -> None:
     ask = _drawing(parsed) if _draw_pictures(parsed, task) else _seeing(parsed, task)
     several = len(folders) > 1
     targets = {name: file for name in ("attention", "output") if (file := getattr(parsed, name)) is not None}
+    if several:
+        _check_targets(targets.values())
     with tempfile.TemporaryDirectory() as scratch:
         parts = [
             {name: Path(scratch) / f"{name}-{number}.png" if several else target for name, target in targets.items()}
@@ -163,6 +165,21 @@ def _drawing(parsed: argparse.Namespace) -> Ask:
         return rows
 
     return ask
+
+
+def _check_targets(targets: Iterable[Path]) -> None:
+    """Refuse a file for pictures before any model is asked.
+
+    Raises:
+        ConfigurationError: It is no PNG, or there is no such folder.
+    """
+    from .models.errors import ConfigurationError
+
+    for target in targets:
+        if target.suffix.lower() != ".png":
+            raise ConfigurationError(f"{target} must end in .png")
+        if not target.parent.is_dir():
+            raise ConfigurationError(f"{target} cannot be written: there is no folder {target.parent}")
 
 
 def _put_together(target: Path, parts: Sequence[Path], models: Sequence[Path], folders: Sequence[Path]) -> None:

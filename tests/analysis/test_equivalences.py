@@ -138,10 +138,12 @@ def test_a_configuration_alone_is_checked_too(tmp_path, capsys):
     page = capsys.readouterr().out
     assert "score_normalization='softmax'" in page and '--config score_normalization="softmax"`' in page
     lively(scan_model).config.save_pretrained(tmp_path / "config")
+    lively(scan_model).config.save_pretrained(tmp_path / "run" / "model")
     assert main(["equivalences", str(tmp_path / "config")]) == 0
     assert "not confirmed" not in capsys.readouterr().out
     for arguments, message in (
         (["blocks", "--config", "hiden_size=3"], "hiden_size"),
+        ([str(tmp_path / "run")], "cannot be loaded"),
         ([str(tmp_path / "config"), "--config", "hidden_size=3"], "has a configuration of its own"),
     ):
         assert main(["equivalences", *arguments]) == 2

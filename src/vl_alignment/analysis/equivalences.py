@@ -4,7 +4,7 @@ Nobody should spend a week of computing on two names of one function.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,9 +134,16 @@ def open_model(name: str | Path, fields: Mapping[str, Any] | None = None) -> Any
     if task not in _MODELS:
         raise ConfigurationError(f"{name} holds a model for {task}, which has no alignment function")
     config_class, model_class = _MODELS[task]
-    if Path(folder).is_dir() and not any(Path(folder).glob("*.safetensors")):
+    # Of a run, weights that are missing are a fault.
+    if folder == name and Path(folder).is_dir() and not any(_weights(Path(folder))):
         return _fresh_model(model_class, config_class.from_pretrained(folder))
     return model_class.from_pretrained(folder).eval()
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    """The files of weights in a folder, whole or in parts."""
+    for pattern in ("*.safetensors*", "*.bin*"):
+        yield from folder.glob(pattern)
 
 
 def _fresh_model(model_class: Any, config: Any) -> Any:
