@@ -3,7 +3,7 @@
 python .ci/audit.py ENVIRONMENT/bin/python PIP_AUDIT     (`make audit`)
 
 The first four need no network. Known vulnerabilities are looked up by pip-audit; where its database cannot be reached,
-the last line says that they were not checked.
+the last line says that they were not checked, and the exit status is 2: what was not looked at has not passed.
 """
 
 import json
@@ -85,7 +85,7 @@ def known_vulnerabilities(pip_audit: str) -> tuple[list[str], int, str]:
 
 
 def main() -> None:
-    """Print what is wrong; the exit status is 1 where something is."""
+    """Print what is wrong; the exit status is 1 where something is, and 2 where vulnerabilities were not looked up."""
     python, pip_audit = sys.argv[1:]
     described = subprocess.run([python, "-c", DESCRIBE], check=True, capture_output=True, text=True).stdout
     installed, pinned = json.loads(described), read_constraints()
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"known vulnerabilities: {len(found)} in {looked_up} of {len(pinned)} packages. {reason}")
     else:
         print(f"known vulnerabilities: NOT CHECKED, the database cannot be reached from here ({reason})")
-    sys.exit(1 if problems or found else 0)
+    sys.exit(1 if problems or found else 0 if looked_up else 2)
 
 
 if __name__ == "__main__":
