@@ -56,7 +56,7 @@ def retrieval_controls(study: RetrievalStudy, output: Path, first: Mapping[str, 
         },
         {
             "name": "shuffled captions",
-            "description": f"{first['alignment_function']}, {epochs} epochs, trained and tested on captions of others",
+            "description": f"{first['alignment_function']}, {epochs}, trained and tested on captions of others",
             "metrics": shuffled,
         },
         {
@@ -101,7 +101,7 @@ def question_controls(study: QuestionStudy, output: Path, first: Mapping[str, An
         },
         {
             "name": "shuffled answers",
-            "description": f"{first['alignment_function']}, {epochs} epochs, trained and tested on answers to other "
+            "description": f"{first['alignment_function']}, {epochs}, trained and tested on answers to other "
             "questions of the same type",
             "metrics": shuffled,
         },
@@ -155,8 +155,7 @@ def text_question_controls(study: TextQuestionStudy, output: Path, first: Mappin
         },
         {
             "name": "shuffled answers",
-            "description": f"{name}, {epochs} epochs, trained and tested on answers to other questions of the same "
-            "family",
+            "description": f"{name}, {epochs}, trained and tested on answers to other questions of the same family",
             "metrics": shuffled,
         },
         {
@@ -201,7 +200,7 @@ def text_to_image_controls(study: TextToImageStudy, output: Path, first: Mapping
         },
         {
             "name": "shuffled captions",
-            "description": f"{first['alignment_function']}, {epochs} epochs, trained on captions of others and without "
+            "description": f"{first['alignment_function']}, {epochs}, trained on captions of others and without "
             "DAMSM's losses",
             "metrics": shuffled,
         },
@@ -226,10 +225,11 @@ def text_to_image_controls(study: TextToImageStudy, output: Path, first: Mapping
 
 def _shuffled_run(
     study: Study, output: Path, first: Mapping[str, Any], **arguments: Any
-) -> tuple[int, dict[str, float]]:
-    """Train a control for a share of the epochs: what leaks would show early. Return their number and the metrics."""
+) -> tuple[str, dict[str, float]]:
+    """Train a control for a share of the epochs: what leaks would show early. Return it in words, and the metrics."""
     epochs = max(1, study.settings["epochs"] // SHARE_OF_EPOCHS[study.task])
-    return epochs, _control_run(study, output, first, epochs=epochs, **arguments)
+    said = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return said, _control_run(study, output, first, epochs=epochs, **arguments)
 
 
 def _control_run(
