@@ -16,12 +16,16 @@ PYTORCH_CASES = ["plain", "self_attention", "memory_gate", "self_attention_memor
 
 
 def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5, check_dtype=False)
 
 
 def close_gradient(actual, expected):
-    """Gradients reach 100, where float32 itself is no finer: the tolerance is of the largest entry, if above one."""
-    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5 * max(1.0, expected.abs().max().item()))
+    """Gradients reach 100: the tolerance is of the largest entry, if above one.
+
+    Exact ones, in float64, are up to 4.6e-5 of it away from TensorFlow's float32.
+    """
+    tolerance = 6e-5 * max(1.0, expected.abs().max().item())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance, check_dtype=False)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,11 @@ def test_released_cell(root, cell_inputs, variant):
     expected = load_file(root / f"tf_cell_{variant}.safetensors")
     function = RELEASED_FUNCTIONS.get(variant, "dot")
     cell, names = released_cell(expected, function, alignment_units="read_and_control", released_layout=True)
-    words, question, knowledge, mask = cell_inputs
-    knowledge = knowledge.clone().requires_grad_()
+    # In float64 the result is every machine's, and the tolerance that of the golden file alone.
+    cell.double()
+    *inputs, mask = cell_inputs
+    words, question, knowledge = (tensor.double() for tensor in inputs)
+    knowledge.requires_grad_()
     steps = recorded_steps(cell)
     reasoning = cell(words, question, knowledge, mask)
     ((controls, _),) = steps["control"]  # all steps at once: the control is not fed back
