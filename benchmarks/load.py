@@ -222,9 +222,8 @@ def put_load(kind: str, folder: Path, clients: int, seconds: float) -> Load:
             at = seconds * step / 6
             time.sleep(max(0.0, begin + at - time.perf_counter()))
             load.bytes_by_second[at] = resident_bytes(server.pid)
-            say(
-                f"{kind}, {at:.0f} s: {len(load.seconds)} answers, {load.refused} refused, {load.errors.total()} errors"
-            )
+            said = f"{len(load.seconds)} answers, {load.refused} refused, {load.errors.total()} errors"
+            say(f"{kind}, {at:.0f} s: {said}, {load.bytes_by_second[at] / 2**20:.0f} MiB")
             if step == 6:
                 break
         stop.set()

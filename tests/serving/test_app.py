@@ -234,6 +234,17 @@ def test_requests_wait_for_one_another_and_not_too_many(page, served_app):
     assert served_app._queue.max_size == limits.WAITING
 
 
+def test_few_sessions_are_kept_and_one_that_was_dropped_asks_on(page, served_app, picture):
+    client = gradio_client.Client(page, verbose=False)
+    sessions = served_app.state_holder
+    assert sessions.capacity == limits.SESSIONS
+    before = bars(client.predict("dot", NOTHING, given(picture), "a red cube", api_name="/match"))
+    for _ in range(limits.SESSIONS):
+        sessions[f"another {time.monotonic_ns()}"]  # as a call of another program does
+    assert len(sessions.session_data) <= limits.SESSIONS and client.session_hash not in sessions
+    assert before and bars(client.predict("dot", NOTHING, given(picture), "a red cube", api_name="/match")) == before
+
+
 def test_gradio_writes_nothing_beside_the_page():
     # It does where a module has a component of its own.
     assert not list(Path(app_module.__file__).parent.glob("*.pyi"))

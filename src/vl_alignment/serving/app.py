@@ -23,6 +23,7 @@ from .findings import find_answers, find_drawings, find_matches, find_read_answe
 from .limits import (
     LIMITS,
     MOST_PICTURES,
+    SESSIONS,
     UPLOAD_BYTES,
     WAITING,
     RequestLimit,
@@ -381,6 +382,7 @@ def serve(app: gr.Blocks, **options: Any) -> Any:
         app_kwargs={"middleware": [Middleware(RequestLimit)]},
         share=False,
         ssr_mode=False,
+        state_session_capacity=SESSIONS,
         run_history=False,
         enable_monitoring=False,
         footer_links=[],

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 __all__ = [
     "LIMITS",
     "MOST_PICTURES",
+    "SESSIONS",
     "UPLOAD_BYTES",
     "WAITING",
     "RequestLimit",
@@ -33,6 +34,9 @@ MOST_PIXELS = 25_000_000
 MOST_CHARACTERS, MOST_CAPTIONS, MOST_PRINTED_WORDS, MOST_PICTURES = 1_000, 32, 100, 8
 UPLOAD_BYTES, REQUEST_BYTES = 20 * 2**20, 2**20
 WAITING = 16
+# Whose copy of the page gradio keeps, 80 KB each and 10,000 of them unless told otherwise; every call of a program is a
+# session of its own. Ours keep no state, so that one that is dropped loses nothing.
+SESSIONS = 4 * WAITING
 # At once, by all visitors: each keeps one or two open while the page waits for an answer. Apart from these are the
 # signs of life that gradio sends to a page for as long as it is open.
 OPEN_REQUESTS, OPEN_PAGES = 200, 400
