@@ -210,16 +210,15 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def half_written(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+    """Files under a temporary name; a lock is empty, and holds nobody off once its program is gone."""
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name != ".lock"]
 
 
-def moments(phases: list[tuple[str, int, float]], random: np.random.Generator) -> Iterator[Moment]:
-    """Random moments, of each phase in turn."""
-    while True:
-        for phase in PHASES:
-            chosen = [one for one in phases if one[0] == phase]
-            _, occurrence, seconds = chosen[random.integers(len(chosen))]
-            yield Moment(phase, occurrence, float(random.uniform(0.0, seconds)))
+def random_moment(phases: list[tuple[str, int, float]], phase: str, random: np.random.Generator) -> Moment:
+    """A random moment of a phase."""
+    chosen = [one for one in phases if one[0] == phase]
+    _, occurrence, seconds = chosen[random.integers(len(chosen))]
+    return Moment(phase, occurrence, float(random.uniform(0.0, seconds)))
 
 
 def measure(kills: int, seed: int, root: Path) -> dict[str, Figure]:
@@ -231,9 +230,9 @@ def measure(kills: int, seed: int, root: Path) -> dict[str, Figure]:
     phases = finished(whole, data)
     expected = content(whole)
     hits, missed, beside, equal, left = dict.fromkeys(PHASES, 0), 0, 0, 0, 0
-    draws = moments(phases, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
     while sum(hits.values()) < kills:
-        moment = next(draws)
+        moment = random_moment(phases, PHASES[sum(hits.values()) % len(PHASES)], random)  # of each phase in turn
         folder = root / f"killed-{sum(hits.values())}-{missed}" / "run"
         folder.mkdir(parents=True)
         if not killed(folder, data, moment):

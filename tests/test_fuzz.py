@@ -64,4 +64,4 @@ def test_a_worker_that_dies_or_runs_what_is_in_a_file_is_a_failure(fuzz, monkeyp
     problems = {name: {case.problem for case in fuzz.fuzz_reader(name, 0, 60).cases} for name in ("runs", "takes")}
     assert "code of the file ran" in problems["runs"]
     assert any("MemoryError" in problem for problem in problems["takes"])
-    assert any("hung" in case.problem for case in fuzz.fuzz_reader("hangs", 0, 8).cases)
+    assert any("hung" in case.problem for case in fuzz.fuzz_reader("hangs", 0, 24).cases)
